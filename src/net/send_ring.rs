@@ -1,0 +1,277 @@
+//! The send ring: a second io_uring per shard, beside the executor's own.
+//!
+//! glommio 0.9 cannot send vectored on TCP, nor many sockets with one system call. Here one
+//! `io_uring_enter` carries up to 256 sends. Invariants:
+//! * One send in flight per socket (the caller's duty), in blocking mode with MSG_WAITALL: a message
+//!   is sent whole or the connection is over. A short result is the end.
+//! * Buffers live in `ops` until their completion, whatever becomes of the socket.
+//! * While pumping, completions are reaped inline with the eventfd off; afterwards it is on, so that
+//!   completions that come late wake the reaper.
+
+use bytes::Bytes;
+use glommio::io::BufferedFile;
+use io_uring::{IoUring, cqueue, opcode, types::Fd};
+use slab::Slab;
+use std::{
+    io,
+    ops::Range,
+    os::fd::{FromRawFd, RawFd},
+    rc::Rc,
+};
+
+const SUBMISSIONS: u32 = 512;
+const COMPLETIONS: u32 = 16_384;
+/// Sends handed to the kernel per system call.
+const SUBMIT_AT: usize = 256;
+/// iovecs of one sendmsg; the kernel takes 1024.
+const PARTS_MAX: usize = 1000;
+/// A piece of media below this is copied rather than referenced: an iovec and a refcount cost more.
+const COPY_BYTES_MAX: usize = 512;
+
+/// What is sent.
+#[derive(Debug)]
+pub enum SendBuf {
+    /// One contiguous image, shared by many players.
+    Shared(Rc<Vec<u8>>),
+    /// One player's own list.
+    Gather(Box<Gather>),
+}
+
+impl SendBuf {
+    /// Bytes to send.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Shared(bytes) => bytes.len(),
+            Self::Gather(gather) => gather.bytes,
+        }
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A list of pieces: own bytes and shared ones, in order.
+#[derive(Debug, Default)]
+pub struct Gather {
+    arena: Vec<u8>,
+    held: Vec<Bytes>,
+    parts: Vec<Part>,
+    bytes: usize,
+    iovecs: Vec<libc::iovec>,
+    header: Option<Box<libc::msghdr>>,
+}
+
+#[derive(Debug)]
+enum Part {
+    Arena(Range<usize>),
+    Held { at: usize, range: Range<usize> },
+}
+
+impl Gather {
+    /// Begins with own bytes.
+    pub fn new(own: Vec<u8>) -> Self {
+        let bytes = own.len();
+        let parts = if own.is_empty() { Vec::new() } else { vec![Part::Arena(0..bytes)] };
+        Self { arena: own, parts, bytes, ..Self::default() }
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Appends a copy of `bytes`.
+    pub fn copy(&mut self, bytes: &[u8]) {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(bytes);
+        self.bytes += bytes.len();
+        match self.parts.last_mut() {
+            Some(Part::Arena(range)) if range.end == start => range.end = self.arena.len(),
+            _ => self.parts.push(Part::Arena(start..self.arena.len())),
+        }
+    }
+
+    /// Appends `range` of `body` by reference; small pieces are copied.
+    pub fn share(&mut self, body: &Bytes, range: Range<usize>) {
+        if range.len() < COPY_BYTES_MAX || self.parts.len() + 1 >= PARTS_MAX {
+            return self.copy(&body[range]);
+        }
+        let known = self.held.last().is_some_and(|last| last.as_ptr() == body.as_ptr() && last.len() == body.len());
+        if !known {
+            self.held.push(body.clone());
+        }
+        self.bytes += range.len();
+        self.parts.push(Part::Held { at: self.held.len() - 1, range });
+    }
+
+    /// Fixes the pieces' addresses; nothing may be appended afterwards.
+    fn seal(&mut self) -> *const libc::msghdr {
+        let piece = |part: &Part| match part {
+            Part::Arena(range) => &self.arena[range.clone()],
+            Part::Held { at, range } => &self.held[*at][range.clone()],
+        };
+        let iovec = |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        self.iovecs = self.parts.iter().map(|part| iovec(piece(part))).collect();
+        // SAFETY: all zeroes is a valid msghdr: no name, no pieces, no control data.
+        let mut header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
+        header.msg_iov = self.iovecs.as_mut_ptr();
+        header.msg_iovlen = self.iovecs.len();
+        &raw const **self.header.insert(header)
+    }
+}
+
+/// A send in the kernel.
+#[derive(Debug)]
+struct Op {
+    token: u64,
+    buf: SendBuf,
+}
+
+/// See the module.
+pub struct SendRing {
+    ring: IoUring,
+    ops: Slab<Op>,
+    unsubmitted: usize,
+    syscalls: u64,
+    eventfd: RawFd,
+}
+
+impl std::fmt::Debug for SendRing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SendRing").field("in_flight", &self.ops.len()).finish_non_exhaustive()
+    }
+}
+
+impl SendRing {
+    /// Sets a ring up; call it on the shard's own thread, which alone may use it.
+    ///
+    /// # Errors
+    /// The kernel lacks or forbids io_uring.
+    pub fn new() -> io::Result<Self> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_coop_taskrun()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS)?;
+        // Blocking: with EFD_NONBLOCK, io_uring's read would return EAGAIN instead of waiting.
+        // SAFETY: a plain system call.
+        let eventfd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        if eventfd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        ring.submitter().register_eventfd(eventfd)?;
+        Ok(Self { ring, ops: Slab::new(), unsubmitted: 0, syscalls: 0, eventfd })
+    }
+
+    /// The file to wait on for late completions; take it once.
+    pub fn notifier(&self) -> Notifier {
+        // SAFETY: the eventfd is open and this is its only owner from here on.
+        Notifier(unsafe { BufferedFile::from_raw_fd(self.eventfd) })
+    }
+
+    /// Sends in the kernel or on their way to it.
+    pub fn in_flight(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// System calls so far.
+    pub fn syscalls(&self) -> u64 {
+        self.syscalls
+    }
+
+    /// Queues a send on `descriptor`, which must have none in flight; [`Self::pump`] tells `token`
+    /// how it ended.
+    pub fn push(&mut self, token: u64, descriptor: RawFd, buf: SendBuf) {
+        let key = self.ops.insert(Op { token, buf });
+        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let entry = match &mut self.ops[key].buf {
+            SendBuf::Shared(bytes) => {
+                let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                opcode::Send::new(Fd(descriptor), bytes.as_ptr(), len).flags(flags).build()
+            }
+            SendBuf::Gather(gather) => {
+                opcode::SendMsg::new(Fd(descriptor), gather.seal()).flags(flags.cast_unsigned()).build()
+            }
+        };
+        let entry = entry.user_data(key as u64);
+        // SAFETY: `ops` keeps the buffers at their addresses until the completion is reaped.
+        while unsafe { self.ring.submission().push(&entry) }.is_err() {
+            self.submit();
+        }
+        self.unsubmitted += 1;
+        if self.unsubmitted >= SUBMIT_AT {
+            self.submit();
+        }
+    }
+
+    /// Hands everything to the kernel, and reports what has ended: token, and whether all bytes went.
+    pub fn pump(&mut self, mut ended: impl FnMut(u64, bool, usize)) {
+        self.ring.completion().disable_eventfd();
+        loop {
+            if self.unsubmitted > 0 {
+                self.submit();
+            }
+            if !self.reap(&mut ended) {
+                break;
+            }
+        }
+        self.ring.completion().enable_eventfd();
+        // What completed between the last look and the switch rang no bell.
+        self.reap(&mut ended);
+    }
+
+    fn submit(&mut self) {
+        match self.ring.submit() {
+            Ok(submitted) => self.unsubmitted -= submitted.min(self.unsubmitted),
+            // The completion queue is full or memory is short: what is queued stays queued.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)) => {}
+            Err(error) => tracing::error!(%error, "send ring: submit failed"),
+        }
+        self.syscalls += 1;
+    }
+
+    fn reap(&mut self, ended: &mut impl FnMut(u64, bool, usize)) -> bool {
+        let mut any = false;
+        while let Some(completion) = self.next_completion() {
+            any = true;
+            let Some(op) = usize::try_from(completion.user_data()).ok().and_then(|key| self.ops.try_remove(key)) else {
+                continue;
+            };
+            let sent = usize::try_from(completion.result()).unwrap_or(0);
+            ended(op.token, sent == op.buf.len(), sent);
+        }
+        any
+    }
+
+    fn next_completion(&mut self) -> Option<cqueue::Entry> {
+        self.ring.completion().next()
+    }
+}
+
+impl Drop for SendRing {
+    /// Buffers must outlive the kernel's use of them: what is still in flight is leaked, not freed.
+    fn drop(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.ops));
+    }
+}
+
+/// Rings when completions come while nobody pumps.
+#[derive(Debug)]
+pub struct Notifier(BufferedFile);
+
+impl Notifier {
+    /// Waits for a ring of the bell.
+    ///
+    /// # Errors
+    /// The executor is going down.
+    pub async fn wait(&self) -> io::Result<()> {
+        self.0.read_at(0, 8).await.map(drop).map_err(io::Error::from)
+    }
+}

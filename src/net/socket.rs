@@ -1,0 +1,132 @@
+//! Connected sockets, and the process's descriptor limit.
+
+use futures_lite::io::AsyncRead;
+use glommio::net::TcpStream;
+use socket2::Socket;
+use std::{
+    io,
+    net::{Shutdown, SocketAddr},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+/// SO_SNDBUF of every connection, in bytes; the kernel doubles it for its own use. It bounds what a
+/// peer that does not read can hold in the kernel (4 MB by default), and must carry the bandwidth
+/// times the round trip of real players: 10 Mbit/s at 200 ms.
+pub const SEND_BUFFER_BYTES: usize = 256 << 10;
+
+/// The receiving half of a connection, on one executor. Sending is the send ring's.
+#[derive(Debug)]
+pub struct Receiver {
+    stream: TcpStream,
+    peer: SocketAddr,
+}
+
+impl Receiver {
+    /// Prepares a fresh connection: bounded send buffer, blocking mode for the send ring, no delay
+    /// while commands go to and fro.
+    ///
+    /// # Errors
+    /// A peer that is gone already.
+    pub fn new(stream: TcpStream) -> io::Result<Self> {
+        let peer = stream.peer_addr().map_err(io::Error::from)?;
+        let receiver = Self { stream, peer };
+        let socket = receiver.socket();
+        socket.set_nonblocking(false)?;
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+        socket.set_tcp_nodelay(true)?;
+        Ok(receiver)
+    }
+
+    /// Takes over a connection that another shard gave away, with its settings.
+    pub fn adopt(descriptor: OwnedFd, peer: SocketAddr) -> Self {
+        // SAFETY: the descriptor is open and owned by nobody else after `into_raw_fd`.
+        let stream = unsafe { TcpStream::from_raw_fd(descriptor.into_raw_fd()) };
+        Self { stream, peer }
+    }
+
+    /// Gives the connection away: a second descriptor of it, so that dropping `self` does not close
+    /// it.
+    ///
+    /// # Errors
+    /// No descriptor is free.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the descriptor is open as long as `self.stream` lives.
+        unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) }.try_clone_to_owned()
+    }
+
+    /// The peer's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The descriptor, for the send ring; valid as long as `self`.
+    pub fn descriptor(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+
+    /// Sets TCP_NODELAY as the vhost has it.
+    ///
+    /// # Errors
+    /// The system call's.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.socket().set_tcp_nodelay(nodelay)
+    }
+
+    /// Whether TCP_NODELAY is set.
+    ///
+    /// # Errors
+    /// The system call's.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        self.socket().tcp_nodelay()
+    }
+
+    /// Ends both directions: a send in flight completes short, and reads return 0. Dropping alone
+    /// would let the FIN wait for the reactor, and a send in flight run on.
+    pub fn shutdown(&self) {
+        // A peer that is gone already is as well as shut down.
+        drop(self.socket().shutdown(Shutdown::Both));
+    }
+
+    /// Reads what is there into `buffer`.
+    ///
+    /// # Errors
+    /// The system call's.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+
+    fn socket(&self) -> Borrowed {
+        borrow(self.stream.as_raw_fd())
+    }
+}
+
+/// A socket that stays open when it is dropped.
+type Borrowed = std::mem::ManuallyDrop<Socket>;
+
+fn borrow(descriptor: RawFd) -> Borrowed {
+    // SAFETY: the caller's connection owns the descriptor and keeps it open; it is not closed here.
+    std::mem::ManuallyDrop::new(unsafe { Socket::from_raw_fd(descriptor) })
+}
+
+/// Shuts a connection down by its descriptor.
+pub(crate) fn shutdown(descriptor: RawFd) {
+    drop(borrow(descriptor).shutdown(Shutdown::Both));
+}
+
+/// RLIMIT_NOFILE: soft and hard.
+pub fn file_limit() -> (u64, u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writing.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    (limit.rlim_cur, limit.rlim_max)
+}
+
+/// Raises the soft descriptor limit to the hard one; returns it.
+pub fn raise_file_limit() -> u64 {
+    let (soft, hard) = file_limit();
+    let limit = libc::rlimit { rlim_cur: hard, rlim_max: hard };
+    // SAFETY: `limit` is valid for reading.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0 { hard } else { soft }
+}

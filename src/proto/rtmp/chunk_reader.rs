@@ -1,0 +1,609 @@
+//! Chunks → messages (RTMP 1.0 §5.3).
+//!
+//! Memory follows bytes that arrived, never a length that the wire claims: a payload buffer starts
+//! at most at [`PAYLOAD_RESERVE_BYTES`] and grows by doubling. [`Limits`] bound the rest.
+
+use super::message::Message;
+use bytes::Bytes;
+
+/// Chunk size of each direction until it is set (§5.4.1; seeds' ruling K6).
+pub const CHUNK_SIZE_DEFAULT: u32 = 128;
+/// A larger chunk size is clamped: no message is longer.
+pub const CHUNK_SIZE_MAX: u32 = 0xFF_FFFF;
+/// Reserved at most when a message begins.
+pub const PAYLOAD_RESERVE_BYTES: usize = 16 << 10;
+
+const EXTENDED: u32 = 0xFF_FFFF;
+/// Basic header 3, message header 11, extended timestamp 4.
+const HEADER_BYTES_MAX: usize = 18;
+
+/// What one connection may make a reader hold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Longest message.
+    pub message_bytes_max: u32,
+    /// Most bytes of unfinished messages over all chunk streams.
+    pub partial_bytes_max: usize,
+    /// Most chunk streams; real encoders use four to eight.
+    pub chunk_streams_max: usize,
+}
+
+impl Limits {
+    /// For a peer that has not been accepted as a publisher: commands only.
+    pub const COMMANDS: Self = Self { message_bytes_max: 256 << 10, partial_bytes_max: 512 << 10, chunk_streams_max: 64 };
+    /// For a publisher: whatever 24 bits can say, two of the longest at a time.
+    pub const MEDIA: Self = Self { message_bytes_max: 0xFF_FFFF, partial_bytes_max: 32 << 20, chunk_streams_max: 64 };
+}
+
+/// Why a peer's chunk stream cannot be read further. Every variant closes the connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ChunkError {
+    /// A type 2 or 3 chunk on a chunk stream that has had no header yet (§5.3.1.2).
+    #[error("csid {csid}: type {fmt} chunk before any type 0")]
+    MissingHeader {
+        /// The chunk stream.
+        csid: u32,
+        /// The chunk's type.
+        fmt: u8,
+    },
+    /// A type 0 chunk while a message is unfinished.
+    #[error("csid {csid}: type 0 chunk inside a message")]
+    HeaderInsideMessage {
+        /// The chunk stream.
+        csid: u32,
+    },
+    /// A type 1 chunk that changes the length while a message is unfinished.
+    #[error("csid {csid}: message length changes from {from} to {to} inside the message")]
+    LengthChanged {
+        /// The chunk stream.
+        csid: u32,
+        /// Announced first, in bytes.
+        from: u32,
+        /// Announced now, in bytes.
+        to: u32,
+    },
+    /// Longer than [`Limits::message_bytes_max`].
+    #[error("csid {csid}: message of {bytes} bytes, limit {bytes_max}")]
+    MessageTooLarge {
+        /// The chunk stream.
+        csid: u32,
+        /// Announced, in bytes.
+        bytes: u32,
+        /// The limit, in bytes.
+        bytes_max: u32,
+    },
+    /// Unfinished messages hold more than [`Limits::partial_bytes_max`].
+    #[error("unfinished messages hold {bytes} bytes, limit {bytes_max}")]
+    TooManyPartialBytes {
+        /// Held, in bytes.
+        bytes: usize,
+        /// The limit, in bytes.
+        bytes_max: usize,
+    },
+    /// More than [`Limits::chunk_streams_max`].
+    #[error("more than {max} chunk streams")]
+    TooManyChunkStreams {
+        /// The limit.
+        max: usize,
+    },
+    /// A chunk size of 0, or with its highest bit set (§5.4.1).
+    #[error("chunk size {0} is outside 1 to 0x7FFFFFFF")]
+    ChunkSize(u32),
+}
+
+/// A chunk basic header (§5.3.1.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BasicHeader {
+    /// 0 to 3: which message header follows.
+    pub fmt: u8,
+    /// Chunk stream id, 2 to 65599.
+    pub csid: u32,
+}
+
+impl BasicHeader {
+    /// Reads a basic header from the front of `input`; returns it and its length in bytes.
+    ///
+    /// Returns `None` until the whole header has arrived. Never fails: every first byte is valid.
+    pub fn read(input: &[u8]) -> Option<(Self, usize)> {
+        let (&first, rest) = input.split_first()?;
+        let (csid, len) = match first & 0x3F {
+            0 => (64 + u32::from(*rest.first()?), 2),
+            1 => (64 + u32::from(u16::from_le_bytes(*rest.first_chunk()?)), 3),
+            csid => (u32::from(csid), 1),
+        };
+        Some((Self { fmt: first >> 6, csid }, len))
+    }
+}
+
+/// Reads one direction of a connection.
+#[derive(Debug)]
+pub struct ChunkReader {
+    chunk_size: usize,
+    limits: Limits,
+    streams: Vec<ChunkStream>,
+    /// A chunk header of which only a part has arrived.
+    head: [u8; HEADER_BYTES_MAX],
+    head_len: usize,
+    /// The chunk stream whose chunk payload is being read, and what the chunk still lacks.
+    body: Option<(usize, usize)>,
+    partial_bytes: usize,
+}
+
+/// What a chunk stream remembers (§5.3.1.2), and its unfinished message.
+#[derive(Debug)]
+struct ChunkStream {
+    csid: u32,
+    timestamp: u32,
+    /// The timestamp field of the last header: absolute after type 0, else a delta.
+    field: u32,
+    extended: bool,
+    length: u32,
+    type_id: u8,
+    message_stream_id: u32,
+    /// Whether a message has begun and lacks bytes.
+    open: bool,
+    payload: Vec<u8>,
+}
+
+/// A whole chunk header.
+struct ChunkHead {
+    fmt: u8,
+    at: Option<usize>,
+    csid: u32,
+    field: u32,
+    extended: bool,
+    length: u32,
+    type_id: u8,
+    message_stream_id: u32,
+    bytes: usize,
+}
+
+impl Default for ChunkReader {
+    fn default() -> Self {
+        Self {
+            chunk_size: CHUNK_SIZE_DEFAULT as usize,
+            limits: Limits::COMMANDS,
+            streams: Vec::new(),
+            head: [0; HEADER_BYTES_MAX],
+            head_len: 0,
+            body: None,
+            partial_bytes: 0,
+        }
+    }
+}
+
+impl ChunkReader {
+    /// Reads until a message is whole or `input` is empty, and takes what it read from `input`.
+    ///
+    /// # Errors
+    /// Any [`ChunkError`]; the reader must not be used afterwards.
+    pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<Message>, ChunkError> {
+        loop {
+            let (at, left) = match self.body {
+                Some(body) => body,
+                None => match self.read_header(input)? {
+                    Some(body) => body,
+                    None => return Ok(None),
+                },
+            };
+            let (taken, rest) = input.split_at(left.min(input.len()));
+            *input = rest;
+            self.append(at, taken)?;
+            if taken.len() < left {
+                self.body = Some((at, left - taken.len()));
+                return Ok(None);
+            }
+            self.body = None;
+            let stream = &mut self.streams[at];
+            if stream.payload.len() == stream.length as usize {
+                self.partial_bytes -= stream.payload.len();
+                return Ok(Some(stream.finish()));
+            }
+        }
+    }
+
+    /// Obeys the peer's Set Chunk Size (§5.4.1); the new size holds from the next chunk on.
+    ///
+    /// # Errors
+    /// [`ChunkError::ChunkSize`] outside 1 to 0x7FFFFFFF.
+    pub fn set_chunk_size(&mut self, bytes: u32) -> Result<(), ChunkError> {
+        if bytes == 0 || bytes > 0x7FFF_FFFF {
+            return Err(ChunkError::ChunkSize(bytes));
+        }
+        self.chunk_size = bytes.min(CHUNK_SIZE_MAX) as usize;
+        Ok(())
+    }
+
+    /// Obeys the peer's Abort Message (§5.4.2): forgets what has come of `csid`'s message.
+    pub fn abort(&mut self, csid: u32) {
+        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.csid == csid) {
+            self.partial_bytes -= stream.payload.len();
+            stream.payload = Vec::new();
+            stream.open = false;
+        }
+    }
+
+    /// Changes the limits, when a peer becomes a publisher.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Bytes that unfinished messages hold.
+    pub fn partial_bytes(&self) -> usize {
+        self.partial_bytes
+    }
+
+    /// Reads a chunk header, through `head` if it comes in pieces; returns the chunk stream and the
+    /// bytes of payload that the chunk carries.
+    fn read_header(&mut self, input: &mut &[u8]) -> Result<Option<(usize, usize)>, ChunkError> {
+        if self.head_len == 0 {
+            if let Some(head) = self.parse(input)? {
+                *input = &input[head.bytes..];
+                return self.open(&head).map(Some);
+            }
+        }
+        // A header is at most 18 bytes, so this loop is short.
+        while let Some((&byte, rest)) = input.split_first() {
+            self.head[self.head_len] = byte;
+            self.head_len += 1;
+            let gathered = self.head;
+            if let Some(head) = self.parse(&gathered[..self.head_len])? {
+                // The last byte belongs to the payload if parsing needed it only to look ahead.
+                let unread = self.head_len - head.bytes;
+                self.head_len = 0;
+                if unread == 0 {
+                    *input = rest;
+                    return self.open(&head).map(Some);
+                }
+                return self.open_with_lookahead(&head, &gathered[head.bytes..head.bytes + unread], rest, input);
+            }
+            *input = rest;
+        }
+        Ok(None)
+    }
+
+    /// Opens a chunk of which up to four payload bytes were read as a possible extended timestamp.
+    fn open_with_lookahead<'a>(
+        &mut self,
+        head: &ChunkHead,
+        ahead: &[u8],
+        rest: &'a [u8],
+        input: &mut &'a [u8],
+    ) -> Result<Option<(usize, usize)>, ChunkError> {
+        let (at, left) = self.open(head)?;
+        let own = left.min(ahead.len());
+        self.append(at, &ahead[..own])?;
+        *input = rest;
+        // What belongs to the next chunk waits as the start of its header.
+        let over = &ahead[own..];
+        self.head[..over.len()].copy_from_slice(over);
+        self.head_len = over.len();
+        if left > own {
+            return Ok(Some((at, left - own)));
+        }
+        Ok(Some((at, 0)))
+    }
+
+    fn parse(&self, input: &[u8]) -> Result<Option<ChunkHead>, ChunkError> {
+        let Some((BasicHeader { fmt, csid }, basic)) = BasicHeader::read(input) else { return Ok(None) };
+        let at = self.streams.iter().position(|stream| stream.csid == csid);
+        let last = at.map(|at| &self.streams[at]);
+        if last.is_none() && fmt >= 2 {
+            return Err(ChunkError::MissingHeader { csid, fmt });
+        }
+        let message_header = [11, 7, 3, 0][usize::from(fmt)];
+        let Some(fields) = input.get(basic..basic + message_header) else { return Ok(None) };
+        let mut head = ChunkHead {
+            fmt,
+            at,
+            csid,
+            field: last.map_or(0, |last| last.field),
+            extended: last.is_some_and(|last| last.extended),
+            length: last.map_or(0, |last| last.length),
+            type_id: last.map_or(0, |last| last.type_id),
+            message_stream_id: last.map_or(0, |last| last.message_stream_id),
+            bytes: basic + message_header,
+        };
+        if let Some(&[a, b, c]) = fields.first_chunk() {
+            head.field = u32::from_be_bytes([0, a, b, c]);
+            head.extended = head.field == EXTENDED;
+        }
+        if let Some(&[_, _, _, a, b, c, type_id]) = fields.first_chunk() {
+            head.length = u32::from_be_bytes([0, a, b, c]);
+            head.type_id = type_id;
+        }
+        if let Some(&[.., a, b, c, d]) = fields.first_chunk::<11>() {
+            head.message_stream_id = u32::from_le_bytes([a, b, c, d]);
+        }
+        if head.extended {
+            let Some(&field) = input.get(head.bytes..).and_then(|rest| rest.first_chunk()) else {
+                return Ok(None);
+            };
+            let field = u32::from_be_bytes(field);
+            // Not every peer repeats the extended timestamp in type 3 chunks (§5.3.1.3 says to): the
+            // four bytes are one only if they say what the message's header said.
+            let repeated = fmt != 3 || last.is_some_and(|last| last.field == field);
+            if repeated {
+                head.field = field;
+                head.bytes += 4;
+            }
+        }
+        Ok(Some(head))
+    }
+
+    /// Begins or continues a message with a whole header; returns the chunk stream and the bytes of
+    /// payload in this chunk.
+    fn open(&mut self, head: &ChunkHead) -> Result<(usize, usize), ChunkError> {
+        let csid = head.csid;
+        let at = match head.at {
+            Some(at) => at,
+            None if self.streams.len() >= self.limits.chunk_streams_max => {
+                return Err(ChunkError::TooManyChunkStreams { max: self.limits.chunk_streams_max });
+            }
+            None => {
+                self.streams.push(ChunkStream::new(csid));
+                self.streams.len() - 1
+            }
+        };
+        let stream = &mut self.streams[at];
+        if stream.open {
+            if head.fmt == 0 {
+                return Err(ChunkError::HeaderInsideMessage { csid });
+            }
+            if head.length != stream.length {
+                return Err(ChunkError::LengthChanged { csid, from: stream.length, to: head.length });
+            }
+        } else {
+            let bytes_max = self.limits.message_bytes_max;
+            if head.length > bytes_max {
+                return Err(ChunkError::MessageTooLarge { csid, bytes: head.length, bytes_max });
+            }
+            stream.begin(head);
+        }
+        let left = stream.length as usize - stream.payload.len();
+        Ok((at, left.min(self.chunk_size)))
+    }
+
+    fn append(&mut self, at: usize, bytes: &[u8]) -> Result<(), ChunkError> {
+        let stream = &mut self.streams[at];
+        let needed = stream.payload.len() + bytes.len();
+        if needed > stream.payload.capacity() {
+            let length = stream.length as usize;
+            let wanted = needed.max(stream.payload.capacity() * 2).max(PAYLOAD_RESERVE_BYTES).min(length);
+            stream.payload.reserve_exact(wanted - stream.payload.len());
+        }
+        stream.payload.extend_from_slice(bytes);
+        self.partial_bytes += bytes.len();
+        if self.partial_bytes > self.limits.partial_bytes_max {
+            let bytes_max = self.limits.partial_bytes_max;
+            return Err(ChunkError::TooManyPartialBytes { bytes: self.partial_bytes, bytes_max });
+        }
+        Ok(())
+    }
+}
+
+impl ChunkStream {
+    fn new(csid: u32) -> Self {
+        Self {
+            csid,
+            timestamp: 0,
+            field: 0,
+            extended: false,
+            length: 0,
+            type_id: 0,
+            message_stream_id: 0,
+            open: false,
+            payload: Vec::new(),
+        }
+    }
+
+    /// Takes a message's header over. Type 3 repeats the last field as a delta, after a type 0 too
+    /// (§5.3.1.2.4; ffmpeg and SRS do the same).
+    fn begin(&mut self, head: &ChunkHead) {
+        self.field = head.field;
+        self.extended = head.extended;
+        self.length = head.length;
+        self.type_id = head.type_id;
+        self.message_stream_id = head.message_stream_id;
+        self.timestamp = if head.fmt == 0 { head.field } else { self.timestamp.wrapping_add(head.field) };
+        self.open = true;
+    }
+
+    fn finish(&mut self) -> Message {
+        self.open = false;
+        Message {
+            csid: self.csid,
+            timestamp: self.timestamp,
+            type_id: self.type_id,
+            message_stream_id: self.message_stream_id,
+            payload: Bytes::from(std::mem::take(&mut self.payload)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::rtmp::chunk_writer::{ChunkWriter, header0};
+
+    /// Reads all of `wire` in pieces of `step` bytes.
+    fn read_all(reader: &mut ChunkReader, wire: &[u8], step: usize) -> Result<Vec<Message>, ChunkError> {
+        let mut messages = Vec::new();
+        for piece in wire.chunks(step.max(1)) {
+            let mut input = piece;
+            while let Some(message) = reader.read(&mut input)? {
+                messages.push(message);
+            }
+            assert!(input.is_empty());
+        }
+        Ok(messages)
+    }
+
+    fn read_whole(wire: &[u8]) -> Result<Vec<Message>, ChunkError> {
+        read_all(&mut ChunkReader::default(), wire, usize::MAX)
+    }
+
+    /// B4: every id survives a round trip, and every proper prefix asks for more bytes.
+    #[test]
+    fn b4_basic_header_round_trips_at_every_split() {
+        for csid in (2..400).chain([65_598, 65_599]) {
+            let header = header0(csid, 1, 0, 8, 0);
+            let len = header.len() - 11;
+            let (read, bytes) = BasicHeader::read(&header).unwrap();
+            assert_eq!((read, bytes), (BasicHeader { fmt: 0, csid }, len));
+            assert!((0..len).all(|cut| BasicHeader::read(&header[..cut]).is_none()));
+        }
+    }
+
+    /// B4: message headers of 11, 7, 3 and 0 bytes, and interleaved chunk streams, at every split.
+    #[test]
+    fn b4_interleaved_chunk_streams_reassemble_at_every_split() {
+        let mut wire = Vec::new();
+        wire.extend_from_slice(&header0(6, 1000, 200, 9, 1));
+        wire.extend_from_slice(&[b'v'; 128]);
+        wire.extend_from_slice(&header0(70, 990, 3, 8, 1));
+        wire.extend_from_slice(b"aaa");
+        wire.push(0xC6); // type 3, csid 6: the rest of the video
+        wire.extend_from_slice(&[b'w'; 72]);
+        wire.extend_from_slice(&[0x46, 0, 0, 40, 0, 0, 2, 9, b'x', b'x']); // type 1: 1040
+        wire.extend_from_slice(&[0x86, 0, 0, 33, b'y', b'y']); // type 2: 1073
+        wire.extend_from_slice(&[0xC6, b'z', b'z']); // type 3 begins a message: 1106
+        for step in 1..=wire.len() {
+            let messages = read_all(&mut ChunkReader::default(), &wire, step).unwrap();
+            let seen: Vec<_> = messages.iter().map(|m| (m.csid, m.type_id, m.timestamp, m.payload.len())).collect();
+            assert_eq!(seen, [(70, 8, 990, 3), (6, 9, 1000, 200), (6, 9, 1040, 2), (6, 9, 1073, 2), (6, 9, 1106, 2)]);
+            assert_eq!(messages[1].payload[127..129], *b"vw");
+        }
+    }
+
+    /// B5: librtmp opens chunk streams with type 1; what no peer may do is an error with its reason.
+    #[test]
+    fn b5_what_may_open_and_what_may_stand_inside_a_message() {
+        let messages = read_whole(&[0x44, 0, 0, 5, 0, 0, 1, 8, b'a']).unwrap();
+        assert_eq!((messages[0].timestamp, &messages[0].payload[..]), (5, &b"a"[..]));
+        for fmt in [2, 3] {
+            assert_eq!(read_whole(&[fmt << 6 | 4, 0, 0, 0]), Err(ChunkError::MissingHeader { csid: 4, fmt }));
+        }
+        let mut open = header0(4, 0, 300, 9, 1).to_vec();
+        open.extend_from_slice(&[0; 128]);
+        let with = |tail: &[u8]| read_whole(&[&open[..], tail].concat());
+        assert_eq!(with(&header0(4, 0, 300, 9, 1)), Err(ChunkError::HeaderInsideMessage { csid: 4 }));
+        let changed = [0x44, 0, 0, 0, 0, 1, 0x2D, 9];
+        assert_eq!(with(&changed), Err(ChunkError::LengthChanged { csid: 4, from: 300, to: 301 }));
+    }
+
+    /// B6: extended timestamps, repeated or not in type 3 chunks, at every split; extended deltas;
+    /// the 32-bit wrap.
+    #[test]
+    fn b6_extended_timestamps_in_both_forms() {
+        for repeated in [true, false] {
+            let mut wire = header0(6, 0x0100_0000, 300, 9, 1).to_vec();
+            for (at, len) in [(0, 128), (1, 128), (2, 44)] {
+                if at > 0 {
+                    wire.push(0xC6);
+                    if repeated {
+                        wire.extend_from_slice(&[1, 0, 0, 0]);
+                    }
+                }
+                wire.extend_from_slice(&vec![b'0' + at; len]);
+            }
+            // An extended delta wraps 32 bits: 0x0100_0000 + 0xFF00_0001 = 1.
+            wire.extend_from_slice(&[0x46, 0xFF, 0xFF, 0xFF, 0, 0, 2, 9, 0xFF, 0, 0, 1, b'e', b'f']);
+            wire.extend_from_slice(&header0(6, 3, 1, 9, 1));
+            wire.push(b'g');
+            for step in 1..wire.len() {
+                let messages = read_all(&mut ChunkReader::default(), &wire, step).unwrap();
+                let seen: Vec<_> = messages.iter().map(|m| (m.timestamp, m.payload.len())).collect();
+                assert_eq!(seen, [(0x0100_0000, 300), (1, 2), (3, 1)], "repeated {repeated}, step {step}");
+                assert_eq!(messages[0].payload.iter().filter(|byte| **byte == b'1').count(), 128);
+            }
+        }
+    }
+
+    /// B6: a last chunk shorter than four bytes, without the repeat, followed at once by another.
+    #[test]
+    fn b6_short_last_chunk_without_the_repeat() {
+        let mut wire = header0(6, 0x0100_0000, 130, 9, 1).to_vec();
+        wire.extend_from_slice(&[7; 128]);
+        wire.extend_from_slice(&[0xC6, 8, 9]);
+        wire.extend_from_slice(&header0(4, 5, 1, 8, 1));
+        wire.push(b'a');
+        for step in 1..wire.len() {
+            let messages = read_all(&mut ChunkReader::default(), &wire, step).unwrap();
+            let seen: Vec<_> = messages.iter().map(|m| (m.csid, m.timestamp, m.payload.len())).collect();
+            assert_eq!(seen, [(6, 0x0100_0000, 130), (4, 5, 1)], "step {step}");
+        }
+    }
+
+    /// B7: 128 at first, then what the peer says; 0 and the highest bit are errors; claims are free.
+    #[test]
+    fn b7_chunk_size_and_lengths_are_bounded() {
+        let mut reader = ChunkReader::default();
+        assert_eq!(reader.set_chunk_size(0), Err(ChunkError::ChunkSize(0)));
+        assert_eq!(reader.set_chunk_size(0x8000_0000), Err(ChunkError::ChunkSize(0x8000_0000)));
+        for size in [1, 2, 127, 4096, 0x7FFF_FFFF] {
+            let mut reader = ChunkReader::default();
+            let mut writer = ChunkWriter::default();
+            writer.set_chunk_size(size.min(CHUNK_SIZE_MAX));
+            reader.set_chunk_size(size).unwrap();
+            let mut wire = Vec::new();
+            writer.write(&mut wire, 6, 9, 1, 40, &[5; 10_000]);
+            assert_eq!(read_all(&mut reader, &wire, 997).unwrap()[0].payload.len(), 10_000);
+        }
+        let mut reader = ChunkReader::default();
+        reader.set_limits(Limits::MEDIA);
+        let mut claim = header0(6, 0, 0xFF_FFFF, 9, 1).to_vec();
+        claim.extend_from_slice(&[0; 10]);
+        assert_eq!(reader.read(&mut &claim[..]), Ok(None));
+        assert!(reader.streams[0].payload.capacity() <= PAYLOAD_RESERVE_BYTES);
+        let too_large = ChunkError::MessageTooLarge { csid: 6, bytes: 0xFF_FFFF, bytes_max: 256 << 10 };
+        assert_eq!(read_whole(&claim), Err(too_large));
+    }
+
+    /// A table of chunk streams has an end, and so have unfinished messages.
+    #[test]
+    fn unfinished_messages_and_chunk_streams_are_limited() {
+        let wire: Vec<u8> = (2..70).flat_map(|csid| [&header0(csid, 0, 1, 8, 1)[..], b"a"].concat()).collect();
+        assert_eq!(read_whole(&wire), Err(ChunkError::TooManyChunkStreams { max: 64 }));
+        let mut reader = ChunkReader::default();
+        reader.set_chunk_size(250_000).unwrap();
+        let open = |csid| [&header0(csid, 0, 260_000, 8, 1)[..], &vec![0; 250_000]].concat();
+        assert_eq!(reader.read(&mut &open(3)[..]), Ok(None));
+        assert_eq!(reader.read(&mut &open(4)[..]), Ok(None));
+        assert!(matches!(reader.read(&mut &open(5)[..]), Err(ChunkError::TooManyPartialBytes { .. })));
+        let mut reader = ChunkReader::default();
+        reader.set_chunk_size(250_000).unwrap();
+        assert_eq!(reader.read(&mut &open(3)[..]), Ok(None));
+        reader.abort(3);
+        assert_eq!((reader.partial_bytes(), reader.read(&mut &open(3)[..])), (0, Ok(None)));
+    }
+
+    proptest::proptest! {
+        /// No input panics, at any split, whatever the chunk size.
+        #[test]
+        fn any_bytes(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..600), step in 1..40_usize, size in 1..200_u32) {
+            let mut reader = ChunkReader::default();
+            reader.set_chunk_size(size).unwrap();
+            drop(read_all(&mut reader, &bytes, step));
+        }
+
+        /// What the writer writes, the reader reads, with compressed headers too.
+        #[test]
+        fn round_trip(
+            messages in proptest::collection::vec((2..300_u32, 8..10_u8, 0..3_u32, proptest::num::u32::ANY, 0..500_usize), 1..20),
+            step in 1..60_usize, size in 1..300_u32,
+        ) {
+            let mut writer = ChunkWriter::default();
+            writer.set_chunk_size(size);
+            let mut reader = ChunkReader::default();
+            reader.set_chunk_size(size).unwrap();
+            let mut wire = Vec::new();
+            for (csid, type_id, msid, timestamp, len) in &messages {
+                writer.write(&mut wire, *csid, *type_id, *msid, *timestamp, &vec![*type_id; *len]);
+            }
+            let read = read_all(&mut reader, &wire, step).unwrap();
+            let seen: Vec<_> = read.iter().map(|m| (m.csid, m.type_id, m.message_stream_id, m.timestamp, m.payload.len())).collect();
+            proptest::prop_assert_eq!(seen, messages);
+        }
+    }
+}

@@ -1,0 +1,606 @@
+//! The server's half of an RTMP connection, sans-IO.
+//!
+//! Feed bytes with [`ServerSession::next_event`] until it returns `None`, answer each event with the
+//! method that its documentation names, and send [`ServerSession::take_output`] afterwards.
+
+use super::{
+    RtmpError,
+    chunk_reader::{CHUNK_SIZE_DEFAULT, ChunkReader, Limits},
+    chunk_writer::ChunkWriter,
+    command::{self, COMMAND_CSID, Command, CommandError, Level, STREAM_COMMAND_CSID, status_object},
+    handshake::{Outcome, ServerHandshake},
+    message::{Aggregate, CONTROL_CSID, Control, Message, type_id},
+};
+use crate::proto::{
+    amf::{Value, amf0},
+    codec::CONNECT_FOURCCS,
+    flv::TagKind,
+};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Most NetStreams of one connection.
+pub const NET_STREAMS_MAX: usize = 8;
+
+/// What the server tells every peer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Settings {
+    /// Bytes per chunk that we send.
+    pub chunk_size: u32,
+    /// Our Window Acknowledgement Size in bytes; 0 sends none. SRS: `out_ack_size`.
+    pub out_ack_size: u32,
+    /// Acknowledge after so many bytes though the peer asks for nothing; 0 waits for the peer's
+    /// word. SRS: `in_ack_size`.
+    pub in_ack_size: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { chunk_size: 60_000, out_ack_size: 2_500_000, in_ack_size: 0 }
+    }
+}
+
+/// What `connect` said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Connect {
+    /// The app, with its query.
+    pub app: String,
+    /// The URL up to the app.
+    pub tc_url: String,
+    /// The encoder's or player's name for itself.
+    pub flash_ver: String,
+    /// The page that the player stands in.
+    pub page_url: String,
+    /// 0 or 3.
+    pub object_encoding: f64,
+    /// Whether the peer sent any field of Enhanced RTMP.
+    pub enhanced: bool,
+}
+
+/// What the peer wants.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The handshake is done.
+    Handshake(Outcome),
+    /// `connect`: answer with [`ServerSession::accept_connect`] or `reject_connect`.
+    Connect,
+    /// `publish`: answer with [`ServerSession::accept_publish`] or `reject_publish`.
+    Publish {
+        /// The NetStream.
+        msid: u32,
+        /// The stream name, with its query.
+        stream: String,
+    },
+    /// `play`: answer with [`ServerSession::accept_play`] or `reject_play`.
+    Play {
+        /// The NetStream.
+        msid: u32,
+        /// The stream name, with its query.
+        stream: String,
+        /// Stop after so much media, in ms.
+        duration_ms: Option<u32>,
+    },
+    /// The NetStream neither publishes nor plays from here on (closeStream, deleteStream,
+    /// FCUnpublish); the connection stays usable. Already answered.
+    Close {
+        /// The NetStream.
+        msid: u32,
+    },
+    /// `pause`: answer with [`ServerSession::notify_pause`].
+    Pause {
+        /// The NetStream.
+        msid: u32,
+        /// Pause, or go on.
+        paused: bool,
+    },
+    /// `receiveAudio` or `receiveVideo`; asks for no answer.
+    Receive {
+        /// The NetStream.
+        msid: u32,
+        /// Audio or video.
+        kind: TagKind,
+        /// Whether the player wants it.
+        wanted: bool,
+    },
+    /// A tag on a NetStream that may or may not publish.
+    Media {
+        /// The NetStream.
+        msid: u32,
+        /// Audio, video or script data.
+        kind: TagKind,
+        /// Milliseconds as published.
+        timestamp: u32,
+        /// The tag's body; `@setDataFrame` is taken off.
+        body: Bytes,
+    },
+}
+
+/// A redirect to another server (conformance C7).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Redirect<'a> {
+    /// The tcUrl to connect to.
+    pub tc_url: &'a str,
+    /// The whole URL, stream included.
+    pub url: &'a str,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct ServerSession {
+    settings: Settings,
+    handshake: Option<Box<ServerHandshake>>,
+    reader: ChunkReader,
+    writer: ChunkWriter,
+    out: Vec<u8>,
+    chunk_size: u32,
+    connect: Option<Box<Connect>>,
+    connect_transaction: f64,
+    net_streams: Vec<NetStream>,
+    aggregate: Option<Box<Aggregate>>,
+    /// Bytes received, modulo 2^32, and as last acknowledged (RTMP 1.0 §5.4.3).
+    received: u32,
+    acknowledged: u32,
+    ack_window: u32,
+}
+
+#[derive(Debug)]
+struct NetStream {
+    msid: u32,
+    publishing: bool,
+}
+
+impl ServerSession {
+    /// A fresh connection; `seed` feeds the handshake's random bytes.
+    pub fn new(settings: Settings, seed: u64) -> Self {
+        Self {
+            settings,
+            handshake: Some(Box::new(ServerHandshake::new(seed))),
+            reader: ChunkReader::default(),
+            writer: ChunkWriter::plain(),
+            out: Vec::new(),
+            chunk_size: CHUNK_SIZE_DEFAULT,
+            connect: None,
+            connect_transaction: 1.0,
+            net_streams: Vec::new(),
+            aggregate: None,
+            received: 0,
+            acknowledged: 0,
+            ack_window: settings.in_ack_size,
+        }
+    }
+
+    /// What `connect` said; empty before it.
+    pub fn connect(&self) -> Option<&Connect> {
+        self.connect.as_deref()
+    }
+
+    /// Bytes received so far, modulo 2^32, for error messages.
+    pub fn position(&self) -> u32 {
+        self.received
+    }
+
+    /// What is to be sent, and clears it.
+    pub fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Bytes that wait in the output.
+    pub fn output_len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Reads on until the peer wants something or `input` is empty; takes what it read.
+    ///
+    /// # Errors
+    /// Any [`RtmpError`]: send the output, then close.
+    pub fn next_event(&mut self, input: &mut &[u8]) -> Result<Option<Event>, RtmpError> {
+        let before = input.len();
+        let event = self.read_event(input);
+        let taken = u32::try_from(before - input.len()).unwrap_or(u32::MAX);
+        self.received = self.received.wrapping_add(taken);
+        self.acknowledge();
+        event
+    }
+
+    fn read_event(&mut self, input: &mut &[u8]) -> Result<Option<Event>, RtmpError> {
+        if let Some(handshake) = &mut self.handshake {
+            let Some(outcome) = handshake.receive(input, &mut self.out)? else { return Ok(None) };
+            self.handshake = None;
+            return Ok(Some(Event::Handshake(outcome)));
+        }
+        loop {
+            let message = match &mut self.aggregate {
+                Some(aggregate) => match aggregate.next_message()? {
+                    Some(message) => message,
+                    None => {
+                        self.aggregate = None;
+                        continue;
+                    }
+                },
+                None => match self.reader.read(input)? {
+                    Some(message) => message,
+                    None => return Ok(None),
+                },
+            };
+            if let Some(event) = self.handle(message)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    fn handle(&mut self, message: Message) -> Result<Option<Event>, RtmpError> {
+        if let Some(control) = Control::read(&message)? {
+            self.handle_control(control)?;
+            return Ok(None);
+        }
+        let msid = message.message_stream_id;
+        let media = |kind, body| Event::Media { msid, kind, timestamp: message.timestamp, body };
+        Ok(match message.type_id {
+            type_id::AUDIO => Some(media(TagKind::Audio, message.payload)),
+            type_id::VIDEO => Some(media(TagKind::Video, message.payload)),
+            type_id::DATA_AMF0 | type_id::DATA_AMF3 => script_body(&message).map(|body| media(TagKind::Script, body)),
+            // An aggregate within an aggregate would be a way to nest; nobody sends it.
+            type_id::AGGREGATE if self.aggregate.is_none() => {
+                self.aggregate = Some(Box::new(Aggregate::new(message)));
+                None
+            }
+            type_id::COMMAND_AMF0 | type_id::COMMAND_AMF3 => self.handle_command(&message)?,
+            // Shared objects and unknown types are skipped, as SRS does.
+            _ => None,
+        })
+    }
+
+    fn handle_control(&mut self, control: Control) -> Result<(), RtmpError> {
+        match control {
+            Control::SetChunkSize(bytes) => self.reader.set_chunk_size(bytes)?,
+            Control::Abort(csid) => self.reader.abort(csid),
+            Control::WindowAckSize(bytes) => self.ack_window = bytes,
+            Control::PingRequest(timestamp) => self.send_control(Control::PingResponse(timestamp)),
+            Control::Acknowledgement(_)
+            | Control::SetPeerBandwidth(..)
+            | Control::StreamBegin(_)
+            | Control::StreamEof(_)
+            | Control::SetBufferLength(..)
+            | Control::PingResponse(_)
+            | Control::OtherEvent(_) => {}
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self) {
+        let window = self.ack_window;
+        if window > 0 && self.connect.is_some() && self.received.wrapping_sub(self.acknowledged) >= window {
+            self.acknowledged = self.received;
+            self.send_control(Control::Acknowledgement(self.received));
+        }
+    }
+
+    fn handle_command(&mut self, message: &Message) -> Result<Option<Event>, RtmpError> {
+        let command = Command::read(message)?;
+        let msid = message.message_stream_id;
+        if &*command.name == "connect" {
+            return self.handle_connect(&command).map(Some);
+        }
+        if self.connect.is_none() {
+            return Err(CommandError::NotConnected.into());
+        }
+        let tid = command.transaction_id;
+        let text = |at: usize| command.argument(at).as_str().unwrap_or_default().to_owned();
+        let flag = |at: usize| command.argument(at).as_bool().unwrap_or(true);
+        Ok(match &*command.name {
+            "createStream" => {
+                let msid = self.create_net_stream()?;
+                self.send_result(tid, &[Value::Null, Value::Number(f64::from(msid))]);
+                None
+            }
+            "FCPublish" => {
+                self.send_result(tid, &[Value::Null, Value::Undefined]);
+                self.send_fc_status("onFCPublish", "NetStream.Publish.Start", "Started publishing stream.");
+                None
+            }
+            "FCUnpublish" => {
+                self.send_fc_status("onFCUnpublish", "NetStream.Unpublish.Success", "Stop publishing stream.");
+                self.send_result(tid, &[Value::Null, Value::Undefined]);
+                self.close_the_publishing_net_stream()
+            }
+            "FCSubscribe" => {
+                self.send_fc_status("onFCSubscribe", "NetStream.Play.Start", "Started playing stream.");
+                None
+            }
+            "getStreamLength" => {
+                self.send_result(tid, &[Value::Null, Value::Number(0.0)]);
+                None
+            }
+            "publish" => {
+                self.ensure_net_stream(msid)?;
+                Some(Event::Publish { msid, stream: text(1) })
+            }
+            "play" => {
+                self.ensure_net_stream(msid)?;
+                let duration_ms = command.argument(3).as_number().filter(|seconds| *seconds > 0.0);
+                Some(Event::Play { msid, stream: text(1), duration_ms: duration_ms.map(milliseconds) })
+            }
+            "pause" => Some(Event::Pause { msid, paused: flag(1) }),
+            "receiveAudio" => Some(Event::Receive { msid, kind: TagKind::Audio, wanted: flag(1) }),
+            "receiveVideo" => Some(Event::Receive { msid, kind: TagKind::Video, wanted: flag(1) }),
+            "closeStream" => self.close_net_stream(msid),
+            "deleteStream" => {
+                let msid = command.argument(1).as_number().map_or(msid, message_stream_id);
+                let event = self.close_net_stream(msid);
+                self.net_streams.retain(|stream| stream.msid != msid);
+                event
+            }
+            "_result" | "_error" | "onStatus" => None,
+            // releaseStream, _checkbw and whatever else wants an answer gets an empty one.
+            _ if tid > 0.0 => {
+                self.send_result(tid, &[Value::Null, Value::Undefined]);
+                None
+            }
+            _ => None,
+        })
+    }
+
+    fn handle_connect(&mut self, command: &Command) -> Result<Event, RtmpError> {
+        if self.connect.is_some() {
+            return Err(CommandError::ConnectedTwice.into());
+        }
+        let object = command.argument(0);
+        let text = |key| object.property(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let enhanced = ["fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap", "capsEx"];
+        self.connect_transaction = command.transaction_id;
+        self.connect = Some(Box::new(Connect {
+            app: text("app"),
+            tc_url: text("tcUrl"),
+            flash_ver: text("flashVer"),
+            page_url: text("pageUrl"),
+            object_encoding: object.property("objectEncoding").and_then(Value::as_number).unwrap_or(0.0),
+            enhanced: enhanced.iter().any(|key| object.property(key).is_some()),
+        }));
+        Ok(Event::Connect)
+    }
+
+    /// Accepts `connect` (conformance C1). The chunk size goes before the longer replies, which OBS
+    /// depends on.
+    pub fn accept_connect(&mut self) {
+        let Settings { chunk_size, out_ack_size, .. } = self.settings;
+        if out_ack_size > 0 {
+            self.send_control(Control::WindowAckSize(out_ack_size));
+        }
+        self.send_control(Control::SetPeerBandwidth(PEER_BANDWIDTH_BYTES, 2));
+        self.set_chunk_size(chunk_size);
+        let mut properties = vec![
+            (Arc::from("fmsVer"), Value::string("FMS/3,5,3,888")),
+            (Arc::from("capabilities"), Value::Number(127.0)),
+            (Arc::from("mode"), Value::Number(1.0)),
+        ];
+        let mut info = status_object(Level::Status, "NetConnection.Connect.Success", "Connection succeeded.");
+        let object_encoding = self.connect.as_ref().map_or(0.0, |connect| connect.object_encoding);
+        info.push((Arc::from("objectEncoding"), Value::Number(object_encoding)));
+        if self.connect.as_ref().is_some_and(|connect| connect.enhanced) {
+            properties.extend(enhanced_capabilities());
+            info.extend(enhanced_capabilities());
+        }
+        self.send_result(self.connect_transaction, &[Value::Object(properties), Value::Object(info)]);
+        let done = Command::encode("onBWDone", 0.0, &[Value::Null]);
+        self.send(COMMAND_CSID, type_id::COMMAND_AMF0, 0, &done);
+    }
+
+    /// Refuses `connect`, or sends the peer elsewhere; close afterwards.
+    pub fn reject_connect(&mut self, description: &str, redirect: Option<Redirect<'_>>) {
+        let info = rejection(description, redirect);
+        let body = Command::encode("_error", self.connect_transaction, &[Value::Null, info]);
+        self.send(COMMAND_CSID, type_id::COMMAND_AMF0, 0, &body);
+    }
+
+    /// Sends the peer elsewhere after `connect`, at `publish` or `play`, as SRS does.
+    pub fn redirect(&mut self, msid: u32, redirect: Redirect<'_>) {
+        let info = rejection("redirected", Some(redirect));
+        let body = Command::encode("onStatus", 0.0, &[Value::Null, info]);
+        self.send(STREAM_COMMAND_CSID, type_id::COMMAND_AMF0, msid, &body);
+    }
+
+    /// Changes the size of the chunks that follow and says so, unless it is that already; a vhost may
+    /// have its own.
+    pub fn set_chunk_size(&mut self, bytes: u32) {
+        if self.chunk_size != bytes {
+            self.chunk_size = bytes;
+            self.send_control(Control::SetChunkSize(bytes));
+            self.writer.set_chunk_size(bytes);
+        }
+    }
+
+    /// Bytes per chunk that we send now.
+    pub fn chunk_size(&self) -> usize {
+        self.chunk_size as usize
+    }
+
+    /// Changes what [`Self::accept_connect`] will tell the peer, when the vhost is known.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+        if self.ack_window == 0 {
+            self.ack_window = settings.in_ack_size;
+        }
+    }
+
+    /// Accepts `publish`; media may be as long as RTMP can say from here on.
+    pub fn accept_publish(&mut self, msid: u32) {
+        self.reader.set_limits(Limits::MEDIA);
+        if let Some(stream) = self.net_streams.iter_mut().find(|stream| stream.msid == msid) {
+            stream.publishing = true;
+        }
+        self.send_status(msid, Level::Status, "NetStream.Publish.Start", "Started publishing stream.");
+    }
+
+    /// Refuses `publish`: the name is taken, bad, or not allowed.
+    pub fn reject_publish(&mut self, msid: u32, description: &str) {
+        self.send_status(msid, Level::Error, "NetStream.Publish.BadName", description);
+    }
+
+    /// Accepts `play` (conformance C4); media follows behind the output.
+    pub fn accept_play(&mut self, msid: u32) {
+        self.send_control(Control::StreamBegin(msid));
+        self.send_status(msid, Level::Status, "NetStream.Play.Reset", "Playing and resetting stream.");
+        self.send_status(msid, Level::Status, "NetStream.Play.Start", "Started playing stream.");
+        let access = [Value::string("|RtmpSampleAccess"), Value::Boolean(true), Value::Boolean(true)];
+        self.send(STREAM_COMMAND_CSID, type_id::DATA_AMF0, msid, &amf0::encode_all(&access));
+    }
+
+    /// Refuses `play`; `code` is `NetStream.Play.StreamNotFound`, `NetStream.Play.Failed` ….
+    pub fn reject_play(&mut self, msid: u32, code: &str, description: &str) {
+        self.send_status(msid, Level::Error, code, description);
+    }
+
+    /// Confirms `pause` (conformance C5).
+    pub fn notify_pause(&mut self, msid: u32, paused: bool) {
+        let (code, description) = if paused {
+            ("NetStream.Pause.Notify", "Paused stream.")
+        } else {
+            ("NetStream.Unpause.Notify", "Unpaused stream.")
+        };
+        self.send_status(msid, Level::Status, code, description);
+        self.send_control(if paused { Control::StreamEof(msid) } else { Control::StreamBegin(msid) });
+    }
+
+    /// Tells a player that its stream has ended; it may wait for the next publish (conformance C9).
+    pub fn notify_unpublish(&mut self, msid: u32) {
+        self.send_status(msid, Level::Status, "NetStream.Play.UnpublishNotify", "Stream is unpublished.");
+        self.send_control(Control::StreamEof(msid));
+    }
+
+    /// Tells a player that stayed that its stream is there again.
+    pub fn notify_publish(&mut self, msid: u32) {
+        self.send_control(Control::StreamBegin(msid));
+        self.send_status(msid, Level::Status, "NetStream.Play.PublishNotify", "Stream is published.");
+    }
+
+    /// Tells a player that the duration that it asked for is over.
+    pub fn notify_play_end(&mut self, msid: u32) {
+        self.send_status(msid, Level::Status, "NetStream.Play.Stop", "Stopped playing stream.");
+        self.send_control(Control::StreamEof(msid));
+    }
+
+    fn create_net_stream(&mut self) -> Result<u32, CommandError> {
+        let free = (1..).find(|msid| self.net_streams.iter().all(|stream| stream.msid != *msid)).unwrap_or(1);
+        self.ensure_net_stream(free)?;
+        Ok(free)
+    }
+
+    /// Some peers publish on a NetStream that they never created; it is created then.
+    fn ensure_net_stream(&mut self, msid: u32) -> Result<(), CommandError> {
+        if self.net_streams.iter().any(|stream| stream.msid == msid) {
+            return Ok(());
+        }
+        if self.net_streams.len() >= NET_STREAMS_MAX {
+            return Err(CommandError::TooManyNetStreams(NET_STREAMS_MAX));
+        }
+        self.net_streams.push(NetStream { msid, publishing: false });
+        Ok(())
+    }
+
+    fn close_net_stream(&mut self, msid: u32) -> Option<Event> {
+        let stream = self.net_streams.iter_mut().find(|stream| stream.msid == msid)?;
+        if std::mem::take(&mut stream.publishing) {
+            self.send_status(msid, Level::Status, "NetStream.Unpublish.Success", "Stream is now unpublished.");
+        }
+        Some(Event::Close { msid })
+    }
+
+    /// FCUnpublish comes on the NetConnection: the NetStream that publishes is meant.
+    fn close_the_publishing_net_stream(&mut self) -> Option<Event> {
+        let mut publishing = self.net_streams.iter().filter(|stream| stream.publishing).map(|stream| stream.msid);
+        let only = publishing.next();
+        if publishing.next().is_some() {
+            // Which of several is meant, deleteStream will tell.
+            return None;
+        }
+        self.close_net_stream(only?)
+    }
+
+    fn send_fc_status(&mut self, name: &str, code: &str, description: &str) {
+        let info = Value::Object(status_object(Level::Status, code, description));
+        let body = Command::encode(name, 0.0, &[Value::Null, info]);
+        self.send(COMMAND_CSID, type_id::COMMAND_AMF0, 0, &body);
+    }
+
+    fn send_status(&mut self, msid: u32, level: Level, code: &str, description: &str) {
+        let mut info = status_object(level, code, description);
+        info.push((Arc::from("clientid"), Value::string("corecast")));
+        let body = Command::encode("onStatus", 0.0, &[Value::Null, Value::Object(info)]);
+        self.send(STREAM_COMMAND_CSID, type_id::COMMAND_AMF0, msid, &body);
+    }
+
+    fn send_result(&mut self, tid: f64, arguments: &[Value]) {
+        let body = Command::encode("_result", tid, arguments);
+        self.send(COMMAND_CSID, type_id::COMMAND_AMF0, 0, &body);
+    }
+
+    fn send_control(&mut self, control: Control) {
+        let (type_id, body) = control.encode();
+        self.send(CONTROL_CSID, type_id, 0, &body);
+    }
+
+    fn send(&mut self, csid: u32, type_id: u8, msid: u32, body: &[u8]) {
+        self.writer.write(&mut self.out, csid, type_id, msid, 0, body);
+    }
+}
+
+/// The peer's output window that Set Peer Bandwidth names; SRS's value.
+const PEER_BANDWIDTH_BYTES: u32 = 2_500_000;
+
+/// E-RTMP's capsEx that we have: Multitrack, ModEx, TimestampNanoOffset. Reconnect joins them with
+/// the request itself.
+const CAPS_EX: f64 = 14.0;
+
+/// E-RTMP's FourCcInfoMask bit: forwarded as it is.
+const CAN_FORWARD: f64 = 4.0;
+
+/// The fields that answer a peer that speaks Enhanced RTMP (conformance G1).
+fn enhanced_capabilities() -> Vec<(Arc<str>, Value)> {
+    let forward_all = || Value::object([("*", Value::Number(CAN_FORWARD))]);
+    let list = CONNECT_FOURCCS.iter().map(|fourcc| Value::string(*fourcc)).collect();
+    let Value::Object(fields) = Value::object([
+        ("fourCcList", Value::StrictArray(list)),
+        ("videoFourCcInfoMap", forward_all()),
+        ("audioFourCcInfoMap", forward_all()),
+        ("capsEx", Value::Number(CAPS_EX)),
+        ("videoFunction", Value::Number(0.0)),
+    ]) else {
+        return Vec::new();
+    };
+    fields
+}
+
+fn rejection(description: &str, redirect: Option<Redirect<'_>>) -> Value {
+    let mut info = status_object(Level::Error, "NetConnection.Connect.Rejected", description);
+    if let Some(Redirect { tc_url, url }) = redirect {
+        let ex = Value::object([
+            ("code", Value::Number(302.0)),
+            ("redirect", Value::string(tc_url)),
+            ("redirect2", Value::string(url)),
+        ]);
+        info.push((Arc::from("ex"), ex));
+    }
+    Value::Object(info)
+}
+
+/// A data message's body as a script tag has it: without the format byte of type 15 and without
+/// `@setDataFrame`. `None` for what is no script data, and for `@clearDataFrame`.
+fn script_body(message: &Message) -> Option<Bytes> {
+    let body = command::body(message);
+    let (name, rest) = amf0::decode_one(body).ok()?;
+    match name.as_str()? {
+        "@setDataFrame" => Some(message.payload.slice_ref(rest)),
+        "@clearDataFrame" => None,
+        _ => Some(message.payload.slice_ref(body)),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]
+fn milliseconds(seconds: f64) -> u32 {
+    (seconds * 1000.0) as u32
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]
+fn message_stream_id(number: f64) -> u32 {
+    number as u32
+}

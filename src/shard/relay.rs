@@ -1,0 +1,345 @@
+//! Streams of one shard, and the relay between a stream's home and its replicas on other shards.
+//!
+//! Invariants worth naming:
+//! * A tag crosses to another shard once, whatever number of players it has there, and only if it
+//!   has any ("interested").
+//! * A shard subscribes at the home with an id of its own choice; an id is never used again, so what
+//!   is on its way for an old subscription cannot reach a new one.
+//! * When a ring is full, tags of a stream are left out up to its next keyframe: a gap.
+
+use super::{home_of, mesh::{Mesh, ShardWaker}};
+use crate::{
+    proto::{codec::{self, Class}, flv::Tag},
+    stats::ShardStats,
+    stream::{Entry, Replica, Settings, Snapshot},
+};
+use hashbrown::HashMap;
+use slab::Slab;
+use std::sync::Arc;
+
+/// A stream's place in this shard's table; valid until it is released.
+pub type StreamId = usize;
+
+/// A subscription of one shard at another; never used twice.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RelayId {
+    slot: usize,
+    serial: u64,
+}
+
+/// What crosses from shard to shard. `M` is what the servers add: a connection that moves.
+#[derive(Debug)]
+pub enum Message<M> {
+    /// To the home: this shard has players of the stream.
+    Subscribe {
+        /// The stream.
+        key: Arc<str>,
+        /// How it is kept, should the home not know it yet.
+        settings: Settings,
+        /// The sender's id for what comes.
+        relay: RelayId,
+    },
+    /// To the home: no players any more.
+    Unsubscribe {
+        /// The stream.
+        key: Arc<str>,
+        /// The id given before.
+        relay: RelayId,
+    },
+    /// From the home: somebody publishes.
+    Begin {
+        /// The receiver's id.
+        relay: RelayId,
+        /// Where the tags that follow begin.
+        snapshot: Box<Snapshot>,
+    },
+    /// From the home: a tag.
+    Tag {
+        /// The receiver's id.
+        relay: RelayId,
+        /// The tag.
+        entry: Entry,
+    },
+    /// From the home: the publish is over.
+    End {
+        /// The receiver's id.
+        relay: RelayId,
+    },
+    /// For the server.
+    Server(M),
+}
+
+/// One stream on this shard.
+#[derive(Debug)]
+pub struct Stream<P> {
+    /// `vhost/app/stream`.
+    pub key: Arc<str>,
+    /// Log, headers and schedule.
+    pub replica: Replica,
+    /// Who publishes; on the home shard only.
+    pub publisher: Option<P>,
+    /// Shards that want the stream; on the home shard only.
+    interested: Vec<Interest>,
+    /// Our subscription at the home; on other shards only.
+    relay: Option<RelayId>,
+    clock: Unwrap,
+}
+
+#[derive(Debug)]
+struct Interest {
+    shard: usize,
+    relay: RelayId,
+    gap: bool,
+}
+
+/// The name is taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the stream is being published")]
+pub struct Busy;
+
+/// All streams of one shard. `P` names a publisher, `M` is a server's message.
+#[derive(Debug)]
+pub struct Relay<P, M> {
+    mesh: Mesh<Message<M>>,
+    streams: Slab<Stream<P>>,
+    by_key: HashMap<Arc<str>, StreamId, foldhash::fast::FixedState>,
+    serial: u64,
+    stats: Arc<ShardStats>,
+}
+
+impl<P, M> Relay<P, M> {
+    /// A shard without streams.
+    pub fn new(mesh: Mesh<Message<M>>, stats: Arc<ShardStats>) -> Self {
+        Self { mesh, streams: Slab::new(), by_key: HashMap::default(), serial: 0, stats }
+    }
+
+    /// This shard.
+    pub fn me(&self) -> usize {
+        self.mesh.me()
+    }
+
+    /// The shard that `key` is at home on.
+    pub fn home_of(&self, key: &str) -> usize {
+        home_of(key, self.mesh.shards())
+    }
+
+    /// The wakers of all shards.
+    pub fn wakers(&self) -> &Arc<[ShardWaker]> {
+        self.mesh.wakers()
+    }
+
+    /// A stream.
+    pub fn stream(&self, id: StreamId) -> Option<&Stream<P>> {
+        self.streams.get(id)
+    }
+
+    /// A stream, to be changed.
+    pub fn stream_mut(&mut self, id: StreamId) -> Option<&mut Stream<P>> {
+        self.streams.get_mut(id)
+    }
+
+    /// Every stream.
+    pub fn streams(&self) -> impl Iterator<Item = (StreamId, &Stream<P>)> {
+        self.streams.iter()
+    }
+
+    /// Streams on this shard.
+    pub fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// Sends a server's message.
+    pub fn send(&mut self, to: usize, message: M) {
+        self.mesh.send(to, Message::Server(message));
+    }
+
+    /// Finds or makes the stream for a player, and subscribes at its home if that is elsewhere.
+    /// Call [`Self::release`] when the player has gone.
+    pub fn open(&mut self, key: &str, settings: Settings) -> StreamId {
+        let id = self.find_or_insert(key, settings);
+        let home = self.home_of(key);
+        let stream = &mut self.streams[id];
+        if home != self.mesh.me() && stream.relay.is_none() {
+            self.serial += 1;
+            let relay = RelayId { slot: id, serial: self.serial };
+            stream.relay = Some(relay);
+            self.mesh.send(home, Message::Subscribe { key: Arc::clone(&stream.key), settings, relay });
+        }
+        id
+    }
+
+    /// Forgets the stream if nobody needs it any more.
+    pub fn release(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get(id) else { return };
+        if stream.publisher.is_some() || !stream.interested.is_empty() || !stream.replica.schedule.is_empty() {
+            return;
+        }
+        let stream = self.streams.remove(id);
+        self.by_key.remove(&stream.key);
+        if let Some(relay) = stream.relay {
+            let home = self.home_of(&stream.key);
+            self.mesh.send(home, Message::Unsubscribe { key: stream.key, relay });
+        }
+    }
+
+    /// Begins a publish on this shard, which must be the stream's home.
+    ///
+    /// # Errors
+    /// [`Busy`] if somebody publishes it already.
+    pub fn publish(&mut self, key: &str, settings: Settings, publisher: P) -> Result<StreamId, Busy> {
+        debug_assert_eq!(self.home_of(key), self.mesh.me());
+        let id = self.find_or_insert(key, settings);
+        let stream = &mut self.streams[id];
+        if stream.publisher.is_some() {
+            return Err(Busy);
+        }
+        stream.publisher = Some(publisher);
+        stream.clock = Unwrap::default();
+        stream.replica.begin(Snapshot::default());
+        for interest in &mut stream.interested {
+            interest.gap = false;
+            let snapshot = Box::default();
+            self.mesh.send(interest.shard, Message::Begin { relay: interest.relay, snapshot });
+        }
+        Ok(id)
+    }
+
+    /// Ends a publish; players are told, here and elsewhere.
+    pub fn unpublish(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        stream.publisher = None;
+        stream.replica.end();
+        for interest in &stream.interested {
+            self.mesh.send(interest.shard, Message::End { relay: interest.relay });
+        }
+        self.release(id);
+    }
+
+    /// Takes a publisher's tag in, and passes it on to every shard that wants it.
+    pub fn ingest(&mut self, id: StreamId, tag: Tag, now_ms: u64) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        let time_ms = stream.clock.unwrap(tag.timestamp);
+        let info = codec::inspect(tag.kind, &tag.body);
+        let entry = Entry { tag, info, time_ms, delta_ms: 0, arrived_ms: now_ms };
+        for interest in &mut stream.interested {
+            if interest.gap && !interest.resume(&stream.replica, info.class, &mut self.mesh) {
+                continue;
+            }
+            let sent = self.mesh.try_send(interest.shard, Message::Tag { relay: interest.relay, entry: entry.clone() });
+            self.stats.tags_relayed.add(u64::from(sent));
+            self.stats.gaps.add(u64::from(!sent));
+            interest.gap = !sent;
+            if sent && stream.replica.settings().mw_latency_ms == 0 {
+                self.mesh.wake(interest.shard);
+            }
+        }
+        stream.replica.push(entry);
+    }
+
+    /// The next message for the server from another shard, and the streams that changed before it
+    /// (added to `changed`).
+    pub fn receive(&mut self, changed: &mut Vec<StreamId>) -> Option<M> {
+        self.mesh.drain_overflow();
+        while let Some((from, message)) = self.mesh.receive() {
+            match message {
+                Message::Subscribe { key, settings, relay } => self.subscribed(from, &key, settings, relay),
+                Message::Unsubscribe { key, relay } => self.unsubscribed(&key, relay),
+                Message::Begin { relay, snapshot } => self.on_replica(relay, changed, |replica| replica.begin(*snapshot)),
+                Message::Tag { relay, entry } => self.on_replica(relay, changed, |replica| replica.push(entry)),
+                Message::End { relay } => self.on_replica(relay, changed, Replica::end),
+                Message::Server(message) => return Some(message),
+            }
+        }
+        None
+    }
+
+    /// Whether messages wait for room in another shard's ring.
+    pub fn is_blocked(&self) -> bool {
+        self.mesh.is_blocked()
+    }
+
+    fn on_replica(&mut self, relay: RelayId, changed: &mut Vec<StreamId>, change: impl FnOnce(&mut Replica)) {
+        let current = |stream: &&mut Stream<P>| stream.relay == Some(relay);
+        if let Some(stream) = self.streams.get_mut(relay.slot).filter(current) {
+            change(&mut stream.replica);
+            if changed.last() != Some(&relay.slot) {
+                changed.push(relay.slot);
+            }
+        }
+    }
+
+    fn subscribed(&mut self, shard: usize, key: &Arc<str>, settings: Settings, relay: RelayId) {
+        let id = self.find_or_insert(key, settings);
+        let stream = &mut self.streams[id];
+        if stream.replica.is_live() {
+            let snapshot = stream.replica.snapshot();
+            let from = snapshot.from;
+            self.mesh.send(shard, Message::Begin { relay, snapshot: Box::new(snapshot) });
+            for entry in stream.replica.log().range(from..stream.replica.log().head()) {
+                self.mesh.send(shard, Message::Tag { relay, entry: entry.clone() });
+                self.stats.tags_relayed.add(1);
+            }
+        }
+        stream.interested.push(Interest { shard, relay, gap: false });
+    }
+
+    fn unsubscribed(&mut self, key: &str, relay: RelayId) {
+        if let Some(&id) = self.by_key.get(key) {
+            self.streams[id].interested.retain(|interest| interest.relay != relay);
+            self.release(id);
+        }
+    }
+
+    fn find_or_insert(&mut self, key: &str, settings: Settings) -> StreamId {
+        if let Some(&id) = self.by_key.get(key) {
+            return id;
+        }
+        let key: Arc<str> = Arc::from(key);
+        let id = self.streams.insert(Stream {
+            key: Arc::clone(&key),
+            replica: Replica::new(settings),
+            publisher: None,
+            interested: Vec::new(),
+            relay: None,
+            clock: Unwrap::default(),
+        });
+        self.by_key.insert(key, id);
+        id
+    }
+}
+
+impl Interest {
+    /// After a gap, goes on at a place where decoders can: a keyframe, or any tag of a stream without
+    /// video; what setups came meanwhile go first. Tells whether it does.
+    fn resume<M>(&mut self, replica: &Replica, class: Class, mesh: &mut Mesh<Message<M>>) -> bool {
+        if class != Class::Keyframe && replica.has_had_keyframe() {
+            return false;
+        }
+        replica.headers().iter().all(|entry| mesh.try_send(self.shard, Message::Tag { relay: self.relay, entry: entry.clone() }))
+    }
+}
+
+/// 32-bit time → time that goes on over 2^32: steps of up to 2^31 either way are followed.
+#[derive(Debug, Default)]
+struct Unwrap {
+    last: Option<(u32, i64)>,
+}
+
+impl Unwrap {
+    fn unwrap(&mut self, timestamp: u32) -> i64 {
+        let time_ms = match self.last {
+            None => i64::from(timestamp),
+            Some((last, time_ms)) => time_ms + i64::from(timestamp.wrapping_sub(last).cast_signed()),
+        };
+        self.last = Some((timestamp, time_ms));
+        time_ms
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+//! What a late joiner needs before media: metadata and sequence headers.
+
+use super::Entry;
+use crate::proto::{codec::Class, flv::TagKind};
+use smallvec::SmallVec;
+
+/// Most setups that one stream keeps beside its metadata; tracks and packet types beyond are
+/// forwarded and not kept.
+pub const HEADERS_MAX: usize = 32;
+
+/// The newest metadata, and the newest setup of each slot in the order of their first coming.
+#[derive(Clone, Debug, Default)]
+pub struct Headers {
+    metadata: Option<Entry>,
+    setups: SmallVec<[Entry; 2]>,
+}
+
+impl Headers {
+    /// Takes an entry over if it is metadata or a setup.
+    pub(super) fn update(&mut self, entry: &Entry) {
+        match entry.info.class {
+            Class::Metadata => self.metadata = Some(entry.clone()),
+            Class::Header { .. } => self.replace(entry),
+            Class::Keyframe | Class::InterFrame | Class::Audio | Class::Data => {}
+        }
+    }
+
+    fn replace(&mut self, entry: &Entry) {
+        let same = |known: &Entry| known.tag.kind == entry.tag.kind && known.info.class == entry.info.class;
+        match self.setups.iter().position(same) {
+            Some(at) => self.setups[at] = entry.clone(),
+            None if self.setups.len() < HEADERS_MAX => self.setups.push(entry.clone()),
+            None => {}
+        }
+    }
+
+    /// Metadata first, then the setups.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.metadata.iter().chain(&self.setups)
+    }
+
+    /// Whether a setup of `kind` is there.
+    pub fn has(&self, kind: TagKind) -> bool {
+        self.setups.iter().any(|entry| entry.tag.kind == kind)
+    }
+
+    /// The newest metadata.
+    pub fn metadata(&self) -> Option<&Entry> {
+        self.metadata.as_ref()
+    }
+}

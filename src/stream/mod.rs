@@ -1,0 +1,20 @@
+//! One live stream on one shard: a log of tags, and cursors in it. No I/O, no protocol's name.
+//!
+//! Invariants worth naming:
+//! * An entry's index never changes; the log only grows at its end and is cut at its front.
+//! * A subscription holds a position and nothing of the media: what is in flight is held by whoever
+//!   sends it.
+//! * Entries between two indexes are the same for every subscription, in the same order.
+//! * An epoch is one publish. Subscriptions outlive epochs.
+
+mod headers;
+mod log;
+mod replica;
+mod schedule;
+mod subscription;
+
+pub use headers::{HEADERS_MAX, Headers};
+pub use log::{Entry, LOG_BYTES_MAX, Log};
+pub use replica::{KEYFRAME_WAIT_TAGS_MAX, Replica, Settings, Snapshot};
+pub use schedule::{PHASE_MS_MIN, PHASES_MAX, Schedule};
+pub use subscription::{Step, Subscription};

@@ -1,0 +1,367 @@
+//! One stream on one shard.
+
+use super::{
+    Entry, Headers, Log, Schedule, Step, Subscription,
+    subscription::{State, truncate},
+};
+use crate::proto::{codec::{self, Class}, flv::TagKind};
+use std::collections::VecDeque;
+
+/// How many tags a subscription waits for the first keyframe of a publish before it takes what
+/// comes: a stream with intra refresh has none.
+pub const KEYFRAME_WAIT_TAGS_MAX: u64 = 500;
+
+/// A republish goes on so long after the last tag before it, in ms.
+const REPUBLISH_GAP_MS: i64 = 20;
+/// A track whose last tag is older than this does not hold a joiner's clock back, in ms.
+const TRACK_LAG_MS_MAX: i64 = 1000;
+
+/// How a stream is kept; a vhost's `play` section says it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Settings {
+    /// Late joiners start at the newest keyframe. SRS: `gop_cache`.
+    pub gop_cache: bool,
+    /// A GOP of more tags is not kept. SRS: `gop_cache_max_frames`.
+    pub gop_cache_tags_max: u64,
+    /// Most media that a subscription may lag, in ms since its arrival. SRS: `queue_length`.
+    pub queue_ms_max: u64,
+    /// Flush interval in ms; 0 flushes at once. SRS: `mw_latency`.
+    pub mw_latency_ms: u64,
+    /// Tags below which a flush may wait once more. SRS: `mw_msgs`.
+    pub mw_msgs: u64,
+}
+
+/// A stream's log on one shard, with what late joiners need. See the module's invariants.
+#[derive(Debug)]
+pub struct Replica {
+    settings: Settings,
+    /// Who is flushed when.
+    pub schedule: Schedule,
+    log: Log,
+    headers: Headers,
+    live: bool,
+    /// Where each finished publish ended: the index after its last entry. `ends_told` were dropped.
+    ends: VecDeque<u64>,
+    ends_dropped: u64,
+    epoch: Epoch,
+    /// Where a late joiner starts, and what it needs there.
+    mark: Option<Mark>,
+    newest_keyframe: Option<u64>,
+}
+
+/// A place in a stream's log to follow it from.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// As of the place.
+    pub headers: Headers,
+    /// The first entry to follow.
+    pub from: u64,
+    /// Whether the publish has had a keyframe before it.
+    pub keyframe_seen: bool,
+}
+
+#[derive(Debug)]
+struct Mark {
+    index: u64,
+    headers: Headers,
+}
+
+/// What is known of the publish at hand.
+#[derive(Debug, Default)]
+struct Epoch {
+    first: u64,
+    headers: Headers,
+    keyframe_seen: bool,
+    inter_frame_seen: bool,
+    expects_video: bool,
+    /// Time of the newest tag of each kind.
+    newest_ms: [Option<i64>; 3],
+}
+
+impl Replica {
+    /// A stream that nobody publishes yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            schedule: Schedule::new(settings.mw_latency_ms),
+            log: Log::default(),
+            headers: Headers::default(),
+            live: false,
+            ends: VecDeque::new(),
+            ends_dropped: 0,
+            epoch: Epoch::default(),
+            mark: None,
+            newest_keyframe: None,
+        }
+    }
+
+    /// How the stream is kept.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The newest metadata and setups.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// Whether somebody publishes.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Whether the present publish has had a keyframe.
+    pub fn has_had_keyframe(&self) -> bool {
+        self.epoch.keyframe_seen
+    }
+
+    /// A publish begins, or is joined late at a snapshot of the home shard's replica.
+    pub fn begin(&mut self, snapshot: Snapshot) {
+        let Snapshot { headers, keyframe_seen, .. } = snapshot;
+        self.live = true;
+        self.mark = None;
+        self.newest_keyframe = None;
+        self.epoch = Epoch {
+            first: self.log.head(),
+            expects_video: announces_video(&headers),
+            headers: headers.clone(),
+            keyframe_seen,
+            ..Epoch::default()
+        };
+        self.headers = headers;
+    }
+
+    /// The publish is over; subscriptions take what is left and are told.
+    pub fn end(&mut self) {
+        if std::mem::take(&mut self.live) {
+            self.ends.push_back(self.log.head());
+            self.mark = None;
+            self.newest_keyframe = None;
+        }
+    }
+
+    /// Appends a tag; its distance to the last of its kind is set here.
+    pub fn push(&mut self, mut entry: Entry) {
+        let kind = kind_index(entry.tag.kind);
+        let last = self.epoch.newest_ms[kind].unwrap_or(entry.time_ms);
+        entry.delta_ms = truncate(entry.time_ms.wrapping_sub(last));
+        self.epoch.newest_ms[kind] = Some(entry.time_ms);
+        self.headers.update(&entry);
+        let class = entry.info.class;
+        self.epoch.expects_video |= match class {
+            Class::Metadata => codec::read_metadata(&entry.tag.body).has_video,
+            Class::Header { .. } | Class::Keyframe | Class::InterFrame => entry.tag.kind == TagKind::Video,
+            Class::Audio | Class::Data => false,
+        };
+        let index = self.log.push(entry);
+        match class {
+            Class::Keyframe => self.mark_keyframe(index),
+            Class::InterFrame => self.epoch.inter_frame_seen = true,
+            Class::Metadata | Class::Header { .. } | Class::Audio | Class::Data => {}
+        }
+        if self.mark.as_ref().is_some_and(|mark| self.log.head() - mark.index > self.settings.gop_cache_tags_max) {
+            self.mark = None;
+        }
+        if self.schedule.is_empty() || self.log.bytes() > super::LOG_BYTES_MAX {
+            self.trim();
+        }
+    }
+
+    /// Tags that stand before a publish's first keyframe belong to its first GOP, unless inter frames
+    /// are among them: a player who waited gets everything.
+    fn mark_keyframe(&mut self, index: u64) {
+        self.newest_keyframe = Some(index);
+        let first_gop = !self.epoch.keyframe_seen && !self.epoch.inter_frame_seen && self.log.first() <= self.epoch.first;
+        self.epoch.keyframe_seen = true;
+        self.mark = Some(if first_gop {
+            Mark { index: self.epoch.first, headers: self.epoch.headers.clone() }
+        } else {
+            Mark { index, headers: self.headers.clone() }
+        });
+    }
+
+    /// Drops what neither a late joiner nor a flushed subscription needs.
+    pub fn trim(&mut self) {
+        let waits_for_keyframe = self.live && !self.epoch.keyframe_seen && self.epoch_tags() <= KEYFRAME_WAIT_TAGS_MAX;
+        let joiners = match &self.mark {
+            Some(mark) if self.settings.gop_cache => mark.index,
+            _ if waits_for_keyframe => self.epoch.first,
+            _ => self.log.head(),
+        };
+        self.log.trim(joiners.min(self.schedule.oldest()));
+        if self.mark.as_ref().is_some_and(|mark| mark.index < self.log.first()) {
+            self.mark = None;
+        }
+        while self.ends.front().is_some_and(|end| *end < self.log.first()) && self.ends.len() > 1 {
+            self.ends.pop_front();
+            self.ends_dropped += 1;
+        }
+    }
+
+    /// What another shard needs to follow from a late joiner's start on.
+    pub fn snapshot(&self) -> Snapshot {
+        let (headers, from, keyframe_seen) = match &self.mark {
+            Some(mark) if self.settings.gop_cache => (&mark.headers, mark.index, false),
+            _ if !self.epoch.keyframe_seen && self.log.first() <= self.epoch.first => {
+                (&self.epoch.headers, self.epoch.first, false)
+            }
+            _ => (&self.headers, self.log.head(), self.epoch.keyframe_seen),
+        };
+        Snapshot { headers: headers.clone(), from, keyframe_seen }
+    }
+
+    /// A subscription that begins now.
+    pub fn subscribe(&self) -> Subscription {
+        Subscription::new(self.log.head())
+    }
+
+    /// Where the log must be kept for a subscription.
+    pub fn holds_from(&self, subscription: &Subscription) -> u64 {
+        if subscription.state != State::Waiting || (self.live && subscription.next <= self.epoch.first) {
+            subscription.next
+        } else {
+            u64::MAX
+        }
+    }
+
+    /// Decides what `subscription` does next; call until it says `Wait`, or after each `Entries`.
+    pub fn step<'a>(&'a self, subscription: &mut Subscription, now_ms: u64) -> Step<'a> {
+        // A subscription that is new, or that slept through ends, has nothing to be told of them.
+        if subscription.state == State::Waiting {
+            subscription.epoch = self.ends_dropped + self.ends.len() as u64;
+            return self.try_start(subscription);
+        }
+        let end = subscription.epoch.checked_sub(self.ends_dropped).map(|at| self.ends.get(at as usize).copied());
+        let limit = match end {
+            Some(Some(end)) => end,
+            Some(None) => self.log.head(),
+            // Its end was forgotten: nothing of its publish is left.
+            None => subscription.next,
+        };
+        let over = !matches!(end, Some(None));
+        if subscription.next >= limit {
+            if !over {
+                return Step::Wait;
+            }
+            subscription.epoch += 1;
+            subscription.state = State::Waiting;
+            return Step::End;
+        }
+        if subscription.state == State::AwaitingKeyframe {
+            match self.newest_keyframe.filter(|keyframe| *keyframe >= subscription.next) {
+                Some(keyframe) if !over => {
+                    subscription.next = keyframe;
+                    subscription.state = State::Playing;
+                }
+                _ => {
+                    subscription.next = limit;
+                    return if over { self.step(subscription, now_ms) } else { Step::Wait };
+                }
+            }
+        } else if !over && self.lags(subscription, now_ms) {
+            self.skip(subscription);
+            return Step::Skipped;
+        } else if subscription.next < self.log.first() {
+            subscription.next = self.log.first().min(limit);
+            subscription.skips += 1;
+            return Step::Skipped;
+        }
+        Step::Entries(subscription.next..limit)
+    }
+
+    fn lags(&self, subscription: &Subscription, now_ms: u64) -> bool {
+        self.log.at(subscription.next).is_none_or(|entry| now_ms.saturating_sub(entry.arrived_ms) > self.settings.queue_ms_max)
+    }
+
+    /// Moves to the newest keyframe; without one ahead, to the next that comes; a stream without
+    /// video to its end.
+    fn skip(&self, subscription: &mut Subscription) {
+        subscription.skips += 1;
+        match self.newest_keyframe.filter(|keyframe| *keyframe > subscription.next && *keyframe >= self.log.first()) {
+            Some(keyframe) => subscription.next = keyframe,
+            None => {
+                subscription.next = self.log.head();
+                if self.epoch.keyframe_seen {
+                    subscription.state = State::AwaitingKeyframe;
+                }
+            }
+        }
+    }
+
+    fn try_start<'a>(&'a self, subscription: &mut Subscription) -> Step<'a> {
+        let Some((next, headers)) = self.start_of(subscription) else { return Step::Wait };
+        let again = subscription.newest_ms >= 0;
+        let resume_ms = if again { subscription.newest_ms + REPUBLISH_GAP_MS } else { 0 };
+        subscription.next = next;
+        subscription.base_ms = self.start_time(next) - resume_ms;
+        subscription.state = State::Playing;
+        Step::Start { headers, again }
+    }
+
+    /// Where a subscription starts: at the newest keyframe; one that was here before the publish at
+    /// its first tag; without a GOP cache at the newest data. `None` while that is not known.
+    fn start_of(&self, subscription: &Subscription) -> Option<(u64, &Headers)> {
+        let epoch = &self.epoch;
+        let came_before = subscription.next <= epoch.first && self.log.first() <= epoch.first;
+        if !self.live || self.epoch_tags() == 0 && !epoch.keyframe_seen {
+            return None;
+        }
+        if let Some(mark) = self.mark.as_ref().filter(|_| self.settings.gop_cache || came_before) {
+            return Some((mark.index, &mark.headers));
+        }
+        if epoch.expects_video && !epoch.keyframe_seen && self.epoch_tags() <= KEYFRAME_WAIT_TAGS_MAX {
+            return None;
+        }
+        // Metadata alone does not say whether there will be video.
+        let media = epoch.newest_ms[0].is_some() || epoch.newest_ms[1].is_some() || epoch.keyframe_seen;
+        if !media {
+            return None;
+        }
+        Some(if came_before && !epoch.keyframe_seen { (epoch.first, &epoch.headers) } else { (self.log.head(), &self.headers) })
+    }
+
+    fn epoch_tags(&self) -> u64 {
+        self.log.head() - self.epoch.first
+    }
+
+    /// The earliest time that a subscription starting at `next` will see: tracks interleave, so the
+    /// first tag need not be the earliest.
+    fn start_time(&self, next: u64) -> i64 {
+        let mut first: [Option<i64>; 3] = [None; 3];
+        for entry in self.log.range(next..self.log.head()) {
+            let seen = &mut first[kind_index(entry.tag.kind)];
+            *seen = Some(seen.map_or(entry.time_ms, |time| time.min(entry.time_ms)));
+            if first[0].is_some() && first[1].is_some() {
+                break;
+            }
+        }
+        let start = first.iter().flatten().copied().min();
+        let newest = self.epoch.newest_ms.iter().flatten().copied().max().unwrap_or(0);
+        // A track with nothing ahead in the log goes on from its last tag.
+        let behind = (0..2).filter(|kind| first[*kind].is_none()).filter_map(|kind| self.epoch.newest_ms[kind]);
+        let from = start.unwrap_or(newest);
+        behind.filter(|time| from - time < TRACK_LAG_MS_MAX).chain([from]).min().unwrap_or(from)
+    }
+}
+
+/// Whether metadata or a video setup says that video will come.
+fn announces_video(headers: &Headers) -> bool {
+    headers.has(TagKind::Video)
+        || headers.metadata().is_some_and(|entry| codec::read_metadata(&entry.tag.body).has_video)
+}
+
+fn kind_index(kind: TagKind) -> usize {
+    match kind {
+        TagKind::Audio => 0,
+        TagKind::Video => 1,
+        TagKind::Script => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! A cursor in a stream's log. Everything that leaves the server holds one.
+
+use super::Headers;
+use std::ops::Range;
+
+/// Where a subscription stands, and how log time maps to its own.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub(super) state: State,
+    /// The next entry to take.
+    pub(super) next: u64,
+    /// Ends of publishes that it has been told.
+    pub(super) epoch: u64,
+    /// Log time that is this subscription's 0.
+    pub(super) base_ms: i64,
+    /// The newest time that it was given, own clock; a republish goes on after it.
+    pub(super) newest_ms: i64,
+    /// How often it fell behind by more than the queue length.
+    pub(super) skips: u32,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum State {
+    /// For a publisher, or for the first keyframe of one.
+    Waiting,
+    /// Takes entries.
+    Playing,
+    /// Fell behind with no newer keyframe in the log: waits for the next one.
+    AwaitingKeyframe,
+}
+
+/// What a subscription does next.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// Nothing yet.
+    Wait,
+    /// Media begins: give these first, at the subscription's time 0 or where it stands.
+    Start {
+        /// As of the start's place in the log.
+        headers: &'a Headers,
+        /// Whether the subscription has had media of an earlier publish.
+        again: bool,
+    },
+    /// It fell behind and has been moved; the next entry is not the successor of the last one.
+    Skipped,
+    /// Entries to give now; tell [`Subscription::advance`] how far.
+    Entries(Range<u64>),
+    /// The publish is over and everything of it has been taken.
+    End,
+}
+
+impl Subscription {
+    pub(super) fn new(next: u64) -> Self {
+        Self { state: State::Waiting, next, epoch: 0, base_ms: 0, newest_ms: -1, skips: 0 }
+    }
+
+    /// The next entry to take.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether it has begun to take entries of the present publish.
+    pub fn is_playing(&self) -> bool {
+        self.state != State::Waiting
+    }
+
+    /// How often it was moved to a newer keyframe.
+    pub fn skips(&self) -> u32 {
+        self.skips
+    }
+
+    /// An entry's time on this subscription's clock, in ms, from 0.
+    pub fn time_of(&self, time_ms: i64) -> u32 {
+        truncate((time_ms - self.base_ms).max(0))
+    }
+
+    /// Everything before `next` has been taken, the newest of it at log time `newest_ms`.
+    pub fn advance(&mut self, next: u64, newest_ms: i64) {
+        self.next = next;
+        self.newest_ms = self.newest_ms.max(newest_ms - self.base_ms);
+    }
+}
+
+/// Time as RTMP and FLV carry it: modulo 2^32.
+#[expect(clippy::cast_possible_truncation, reason = "the wrap is meant")]
+pub(super) const fn truncate(time_ms: i64) -> u32 {
+    time_ms.cast_unsigned() as u32
+}
