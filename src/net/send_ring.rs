@@ -111,14 +111,22 @@ impl Gather {
         self.parts.push(Part::Held { at: self.held.len() - 1, range });
     }
 
-    /// Fixes the pieces' addresses; nothing may be appended afterwards.
-    fn seal(&mut self) -> *const libc::msghdr {
-        let piece = |part: &Part| match part {
+    /// All bytes in one piece.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.parts.iter().flat_map(|part| self.piece(part)).copied().collect()
+    }
+
+    fn piece(&self, part: &Part) -> &[u8] {
+        match part {
             Part::Arena(range) => &self.arena[range.clone()],
             Part::Held { at, range } => &self.held[*at][range.clone()],
-        };
+        }
+    }
+
+    /// Fixes the pieces' addresses; nothing may be appended afterwards.
+    fn seal(&mut self) -> *const libc::msghdr {
         let iovec = |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-        self.iovecs = self.parts.iter().map(|part| iovec(piece(part))).collect();
+        self.iovecs = self.parts.iter().map(|part| iovec(self.piece(part))).collect();
         // SAFETY: all zeroes is a valid msghdr: no name, no pieces, no control data.
         let mut header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         header.msg_iov = self.iovecs.as_mut_ptr();

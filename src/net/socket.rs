@@ -97,6 +97,35 @@ impl Receiver {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 
+    /// Waits for bytes, and drops all that are there without copying them; returns how many.
+    ///
+    /// # Errors
+    /// The system call's.
+    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        const AT_ONCE: usize = 4 << 20;
+        let mut first = [0];
+        match self.poll_read(cx, &mut first) {
+            Poll::Ready(Ok(1)) => {}
+            other => return other,
+        }
+        let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+        // SAFETY: with MSG_TRUNC, TCP writes nothing to the buffer (tcp(7)), so that null is fine.
+        let dropped = unsafe { libc::recv(self.descriptor(), std::ptr::null_mut(), AT_ONCE, flags) };
+        Poll::Ready(Ok(1 + usize::try_from(dropped).unwrap_or(0)))
+    }
+
+    /// Sends a few bytes, commands for example, waiting for room in the send buffer.
+    ///
+    /// # Errors
+    /// The system call's.
+    pub fn send_blocking(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = self.socket().send_with_flags(bytes, libc::MSG_NOSIGNAL)?;
+            bytes = &bytes[sent..];
+        }
+        Ok(())
+    }
+
     fn socket(&self) -> Borrowed {
         borrow(self.stream.as_raw_fd())
     }

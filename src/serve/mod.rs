@@ -1,0 +1,211 @@
+//! The server: one [`shard_server`] per core, connected by the mesh.
+//!
+//! listen → [`connection`] task → [`rtmp`] → relay → flush → send ring. Everything between two
+//! awaits is synchronous and runs on one shard; no lock is taken.
+
+mod connection;
+mod rtmp;
+mod shard_server;
+
+use crate::{
+    config::Config,
+    cores,
+    net::{ListenError, Listeners},
+    shard::mesh::{self, ShardWaker},
+    stats::ShardStats,
+};
+use crossbeam_channel::{Receiver, Sender};
+use shard_server::{ShardMessage, ShardServer};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An endpoint cannot be bound.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A shard has no executor or no send ring.
+    #[error("shard {shard} on CPU {cpu}: {reason}; corecast needs io_uring (kernel 6.1 or newer, not forbidden by kernel.io_uring_disabled or seccomp)")]
+    Shard {
+        /// Which.
+        shard: usize,
+        /// Where.
+        cpu: usize,
+        /// The system's word.
+        reason: String,
+    },
+}
+
+/// What all shards share; nothing of it is touched on the data path.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) connections: AtomicUsize,
+    pub(crate) stopping: AtomicBool,
+    started: Instant,
+}
+
+impl Shared {
+    /// The process's clock, in ms; the same on every shard.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    stats: Vec<Arc<ShardStats>>,
+    wakers: Arc<[ShardWaker]>,
+    ended: Receiver<ShardEnd>,
+    shards: usize,
+}
+
+#[derive(Debug)]
+enum ShardEnd {
+    Started,
+    Failed(StartError),
+    Stopped,
+    Died(usize),
+}
+
+impl Server {
+    /// Binds, and starts one shard on each of `cpus`.
+    ///
+    /// # Errors
+    /// Any [`StartError`]; nothing runs then.
+    pub fn start(config: Config, cpus: &[usize]) -> Result<Self, StartError> {
+        let endpoints: Vec<SocketAddr> = config.listen.iter().map(|listen| listen.address).collect();
+        let listeners = Listeners::bind(&endpoints, cpus.len())?;
+        let addresses = listeners.addresses().to_vec();
+        let shared = Arc::new(Shared {
+            config,
+            connections: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            started: Instant::now(),
+        });
+        let stats: Vec<Arc<ShardStats>> = cpus.iter().map(|_| Arc::default()).collect();
+        let meshes = mesh::connect(cpus.len());
+        let wakers = Arc::clone(meshes[0].wakers());
+        let (tell, ended) = crossbeam_channel::unbounded();
+        let server = Self { shared, addresses, stats, wakers, ended, shards: cpus.len() };
+        let parts = cpus.iter().zip(meshes).zip(listeners.into_shards()).zip(&server.stats);
+        for (shard, (((cpu, mesh), sockets), stats)) in parts.enumerate() {
+            let (shared, stats, tell) = (Arc::clone(&server.shared), Arc::clone(stats), tell.clone());
+            let failed = |reason: String| StartError::Shard { shard, cpu: *cpu, reason };
+            let watch = Watch { shard, tell: tell.clone() };
+            let main = move || run_shard(watch, shared, mesh, stats, sockets);
+            let spawned = cores::spawn(&format!("shard-{shard}"), *cpu, main).map_err(|error| failed(error.to_string()));
+            if let Err(error) = spawned {
+                server.stop();
+                return Err(error);
+            }
+            match server.ended.recv() {
+                Ok(ShardEnd::Started) => {}
+                Ok(ShardEnd::Failed(error)) => {
+                    server.stop();
+                    return Err(error);
+                }
+                Ok(ShardEnd::Stopped | ShardEnd::Died(_)) | Err(_) => return Err(failed("it ended at once".to_owned())),
+            }
+        }
+        Ok(server)
+    }
+
+    /// The addresses listened on, in the configuration's order.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Every shard's counters.
+    pub fn stats(&self) -> &[Arc<ShardStats>] {
+        &self.stats
+    }
+
+    /// Asks every shard to stop: connections are closed, no more are accepted.
+    pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.wakers.iter().for_each(ShardWaker::wake);
+    }
+
+    /// Waits until all shards have stopped, at most `limit`.
+    ///
+    /// # Errors
+    /// The number of a shard that died, which makes the others useless; the caller ends the process.
+    pub fn wait(&self, limit: Duration) -> Result<bool, usize> {
+        let until = Instant::now() + limit;
+        let mut stopped = 0;
+        while stopped < self.shards {
+            match self.ended.recv_deadline(until) {
+                Ok(ShardEnd::Stopped) => stopped += 1,
+                Ok(ShardEnd::Died(shard)) => return Err(shard),
+                Ok(ShardEnd::Started | ShardEnd::Failed(_)) => {}
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Runs until `stop` says something or its sender is gone.
+    ///
+    /// # Errors
+    /// The number of a shard that died, which makes the others useless; the caller ends the process.
+    pub fn run_until(&self, stop: &Receiver<()>) -> Result<(), usize> {
+        loop {
+            crossbeam_channel::select! {
+                recv(stop) -> _ => return Ok(()),
+                recv(self.ended) -> end => match end {
+                    Ok(ShardEnd::Died(shard)) => return Err(shard),
+                    Ok(ShardEnd::Started | ShardEnd::Failed(_) | ShardEnd::Stopped) => {}
+                    Err(_) => return Ok(()),
+                },
+            }
+        }
+    }
+}
+
+/// Tells the server's owner when a shard's thread ends by a panic.
+struct Watch {
+    shard: usize,
+    tell: Sender<ShardEnd>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let end = if std::thread::panicking() { ShardEnd::Died(self.shard) } else { ShardEnd::Stopped };
+        // Nobody listens any more if the server is gone.
+        drop(self.tell.send(end));
+    }
+}
+
+async fn run_shard(
+    watch: Watch,
+    shared: Arc<Shared>,
+    mesh: mesh::Mesh<crate::shard::relay::Message<ShardMessage>>,
+    stats: Arc<ShardStats>,
+    sockets: Vec<socket2::Socket>,
+) {
+    let shard = watch.shard;
+    match ShardServer::new(Arc::clone(&shared), mesh, stats) {
+        Ok(server) => {
+            drop(watch.tell.send(ShardEnd::Started));
+            connection::run_shard(server, sockets).await;
+        }
+        Err(error) => {
+            let failed = StartError::Shard { shard, cpu: shard, reason: error.to_string() };
+            drop(watch.tell.send(ShardEnd::Failed(failed)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -11,8 +11,6 @@ use std::collections::VecDeque;
 /// comes: a stream with intra refresh has none.
 pub const KEYFRAME_WAIT_TAGS_MAX: u64 = 500;
 
-/// A republish goes on so long after the last tag before it, in ms.
-const REPUBLISH_GAP_MS: i64 = 20;
 /// A track whose last tag is older than this does not hold a joiner's clock back, in ms.
 const TRACK_LAG_MS_MAX: i64 = 1000;
 
@@ -296,9 +294,8 @@ impl Replica {
     fn try_start<'a>(&'a self, subscription: &mut Subscription) -> Step<'a> {
         let Some((next, headers)) = self.start_of(subscription) else { return Step::Wait };
         let again = subscription.newest_ms >= 0;
-        let resume_ms = if again { subscription.newest_ms + REPUBLISH_GAP_MS } else { 0 };
         subscription.next = next;
-        subscription.base_ms = self.start_time(next) - resume_ms;
+        subscription.base_ms = self.start_time(next) - subscription.resume_ms();
         subscription.state = State::Playing;
         Step::Start { headers, again }
     }

@@ -24,6 +24,8 @@ pub struct Schedule {
 #[derive(Debug, Default)]
 struct Group {
     members: Vec<u64>,
+    /// Members that are lent; they count as here.
+    lent: usize,
     /// No member stands before this index.
     oldest: u64,
     /// Where the group was flushed to, and when.
@@ -122,12 +124,15 @@ impl Schedule {
 
     /// The members of a group, taken out while they are flushed.
     pub fn lend(&mut self, group: usize) -> Vec<u64> {
-        std::mem::take(&mut self.groups[group].members)
+        let group = &mut self.groups[group];
+        group.lent = group.members.len();
+        std::mem::take(&mut group.members)
     }
 
-    /// Puts lent members back; none of them stands before `oldest`.
+    /// Puts those lent members back that stay; none of them stands before `oldest`.
     pub fn put_back(&mut self, group: usize, members: Vec<u64>, oldest: u64) {
         let group = &mut self.groups[group];
+        self.members = self.members + members.len() - std::mem::take(&mut group.lent);
         group.members = members;
         group.oldest = oldest;
     }

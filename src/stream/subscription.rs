@@ -3,6 +3,9 @@
 use super::Headers;
 use std::ops::Range;
 
+/// A republish goes on so long after the last tag before it, in ms.
+const REPUBLISH_GAP_MS: i64 = 20;
+
 /// Where a subscription stands, and how log time maps to its own.
 #[derive(Clone, Debug)]
 pub struct Subscription {
@@ -59,9 +62,18 @@ impl Subscription {
         self.next
     }
 
-    /// Whether it has begun to take entries of the present publish.
-    pub fn is_playing(&self) -> bool {
-        self.state != State::Waiting
+    /// Whether it takes entries one after the other, and waits for nothing.
+    pub fn is_following(&self) -> bool {
+        self.state == State::Playing
+    }
+
+    /// The time on its own clock that media goes on at after a republish; 0 at the first start.
+    pub fn resume_time(&self) -> u32 {
+        truncate(self.resume_ms())
+    }
+
+    pub(super) fn resume_ms(&self) -> i64 {
+        if self.newest_ms >= 0 { self.newest_ms + REPUBLISH_GAP_MS } else { 0 }
     }
 
     /// How often it was moved to a newer keyframe.

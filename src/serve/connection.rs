@@ -1,0 +1,183 @@
+//! One task per connection: it reads, the shard's server does the rest. Accepting, moving to another
+//! shard, closing.
+
+use super::shard_server::{CloseReason, Moved, Outcome, ShardServer};
+use crate::net::{Acceptor, Receiver};
+use futures_lite::future;
+use glommio::{spawn_local, timer::Timer};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::Duration,
+};
+
+/// Bytes read at once; shared by all connections of a shard.
+const SCRATCH_BYTES: usize = 64 << 10;
+/// How long accept pauses when descriptors are exhausted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection that is to be closed may take to send its last words.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// A shard's server and its receive buffer. Borrowed between awaits only.
+pub(super) struct Shard {
+    server: RefCell<ShardServer>,
+    scratch: RefCell<Box<[u8]>>,
+}
+
+/// Runs a shard until the server stops.
+pub(super) async fn run_shard(server: ShardServer, sockets: Vec<socket2::Socket>) {
+    let notifier = server.notifier();
+    let shared = Arc::clone(server.shared());
+    let wakers = Arc::clone(server.wakers());
+    let me = server.index();
+    let proxies: Vec<bool> = shared.config.listen.iter().map(|listen| listen.proxy_protocol).collect();
+    let shard = Rc::new(Shard { server: RefCell::new(server), scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()) });
+    for (socket, proxy) in sockets.into_iter().zip(proxies) {
+        spawn_local(accept(Rc::clone(&shard), Acceptor::new(socket), proxy)).detach();
+    }
+    let reaper = Rc::clone(&shard);
+    spawn_local(async move {
+        while notifier.wait().await.is_ok() {
+            reaper.server.borrow_mut().pump();
+        }
+    })
+    .detach();
+    while !shared.stopping.load(Ordering::Acquire) {
+        let wait_ms = shard.server.borrow().next_due_ms().saturating_sub(shared.now_ms());
+        let woken = poll_fn(|cx| wakers[me].poll(cx));
+        if wait_ms > 0 {
+            let timer = async {
+                Timer::new(Duration::from_millis(wait_ms)).await;
+            };
+            future::or(woken, timer).await;
+        } else {
+            // Others get their turn between two rounds, however busy the shard is.
+            glommio::executor().yield_now().await;
+        }
+        let arrived = shard.server.borrow_mut().turn();
+        for moved in arrived {
+            spawn_local(adopt(Rc::clone(&shard), moved)).detach();
+        }
+    }
+    shard.server.borrow_mut().shut_down();
+}
+
+async fn accept(shard: Rc<Shard>, acceptor: Acceptor, proxy: bool) {
+    loop {
+        let accepted = match acceptor.accept().await {
+            Ok(stream) => Receiver::new(stream),
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok(receiver) => {
+                if shard.server.borrow().admit() {
+                    spawn_local(serve(Rc::clone(&shard), receiver, proxy)).detach();
+                } else {
+                    receiver.shutdown();
+                }
+            }
+            Err(error) if is_exhausted(&error) => {
+                shard.server.borrow().accept_paused(&error);
+                Timer::new(ACCEPT_PAUSE).await;
+            }
+            // The peer gave up between its SYN and our accept.
+            Err(error) => tracing::debug!(%error, "accept"),
+        }
+        glommio::yield_if_needed().await;
+    }
+}
+
+/// Whether descriptors or memory are short, rather than this one connection broken.
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+async fn serve(shard: Rc<Shard>, receiver: Receiver, proxy: bool) {
+    let id = shard.server.borrow_mut().insert(receiver.descriptor(), receiver.peer(), proxy);
+    run(shard, receiver, id, Outcome::Continue).await;
+}
+
+async fn adopt(shard: Rc<Shard>, moved: Box<Moved>) {
+    let Moved { descriptor, peer, state, msid, stream, unread } = *moved;
+    let receiver = Receiver::adopt(descriptor, peer);
+    let id = shard.server.borrow_mut().insert_moved(receiver.descriptor(), peer, state);
+    let mut outcome = guarded(|| shard.server.borrow_mut().resume_publish(id, msid, stream));
+    if let Outcome::SetNodelay(nodelay) = outcome {
+        // A peer that is gone shows at the next read.
+        drop(receiver.set_nodelay(nodelay));
+        outcome = guarded(|| shard.server.borrow_mut().receive(id, &unread));
+    }
+    run(shard, receiver, id, outcome).await;
+}
+
+async fn run(shard: Rc<Shard>, mut receiver: Receiver, id: usize, mut outcome: Outcome) {
+    loop {
+        match outcome {
+            Outcome::Continue => {}
+            Outcome::SetNodelay(nodelay) => {
+                // A peer that is gone shows at the next read.
+                drop(receiver.set_nodelay(nodelay));
+            }
+            Outcome::Move { home, msid, stream, unread } => {
+                drained(&shard, id).await;
+                let state = shard.server.borrow_mut().take_for_move(id);
+                match (state, receiver.duplicate()) {
+                    (Some(state), Ok(descriptor)) => {
+                        let peer = receiver.peer();
+                        let moved = Moved { descriptor, peer, state, msid, stream, unread };
+                        drop(receiver);
+                        shard.server.borrow_mut().send_moved(home, Box::new(moved));
+                    }
+                    (_, Err(error)) => {
+                        tracing::warn!(peer = %receiver.peer(), %error, "a publisher cannot be moved to its home shard");
+                        receiver.shutdown();
+                        shard.server.borrow().forget_moved();
+                    }
+                    (None, Ok(_)) => receiver.shutdown(),
+                }
+                return;
+            }
+            Outcome::Close(reason) => {
+                shard.server.borrow_mut().end_service(id);
+                if reason.may_have_last_words() {
+                    drained(&shard, id).await;
+                }
+                receiver.shutdown();
+                shard.server.borrow_mut().remove(id, &reason);
+                return;
+            }
+        }
+        glommio::yield_if_needed().await;
+        outcome = poll_fn(|cx| {
+            let mut scratch = shard.scratch.borrow_mut();
+            match receiver.poll_read(cx, &mut scratch) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(0)) => Poll::Ready(Outcome::Close(CloseReason::PeerClosed)),
+                Poll::Ready(Ok(bytes)) => {
+                    Poll::Ready(guarded(|| shard.server.borrow_mut().receive(id, &scratch[..bytes])))
+                }
+                Poll::Ready(Err(error)) => Poll::Ready(Outcome::Close(CloseReason::Io(error.kind()))),
+            }
+        })
+        .await;
+    }
+}
+
+/// Waits until what the connection has to say is sent, for at most [`DRAIN`].
+async fn drained(shard: &Rc<Shard>, id: usize) {
+    let sent = poll_fn(|cx| shard.server.borrow_mut().poll_drained(id, cx));
+    let late = async {
+        Timer::new(DRAIN).await;
+    };
+    future::or(sent, late).await;
+}
+
+/// A panic in a connection's code costs that connection only.
+fn guarded(run: impl FnOnce() -> Outcome) -> Outcome {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or(Outcome::Close(CloseReason::Panic))
+}
