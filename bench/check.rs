@@ -31,7 +31,6 @@ impl Reference {
         reference
     }
 
-
     fn add(&mut self, print: u64, time_ms: i64) -> usize {
         self.tags.push((print, time_ms));
         self.places.insert(print, self.tags.len() - 1);
@@ -73,8 +72,20 @@ pub(crate) struct Faults {
 
 impl Faults {
     pub(crate) fn total(&self) -> u64 {
-        let Self { no_metadata_first, no_sequence_header_first, no_keyframe_first, backward_time, wrong_distance, gaps_or_altered } = self;
-        no_metadata_first + no_sequence_header_first + no_keyframe_first + backward_time + wrong_distance + gaps_or_altered
+        let Self {
+            no_metadata_first,
+            no_sequence_header_first,
+            no_keyframe_first,
+            backward_time,
+            wrong_distance,
+            gaps_or_altered,
+        } = self;
+        no_metadata_first
+            + no_sequence_header_first
+            + no_keyframe_first
+            + backward_time
+            + wrong_distance
+            + gaps_or_altered
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -112,7 +123,10 @@ impl Checker {
         if first && needs_header && !self.headers[kind] {
             self.faults.no_sequence_header_first += 1;
         }
-        if tag.kind == TagKind::Video && !std::mem::replace(&mut self.first_video_seen, true) && class != Class::Keyframe {
+        if tag.kind == TagKind::Video
+            && !std::mem::replace(&mut self.first_video_seen, true)
+            && class != Class::Keyframe
+        {
             self.faults.no_keyframe_first += 1;
         }
         if self.newest[kind].is_some_and(|newest| tag.timestamp < newest) {

@@ -55,6 +55,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     }
     let cpu = process::cpu_seconds(std::process::id())? - cpu_before;
     let gib = sent as f64 / f64::from(1 << 30);
-    println!("floor:     {cpu:.2} CPU s for {gib:.3} GiB in {:.2} s, {:.3} CPU s/GiB", started.elapsed().as_secs_f64(), cpu / gib);
+    println!(
+        "floor:     {cpu:.2} CPU s for {gib:.3} GiB in {:.2} s, {:.3} CPU s/GiB",
+        started.elapsed().as_secs_f64(),
+        cpu / gib
+    );
     Ok(true)
 }

@@ -131,14 +131,17 @@ struct Executor {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let url = RtmpUrl::parse(&arguments.url).with_context(|| arguments.url.clone())?;
     let server = connect::resolve(&url)?;
-    let tags = arguments.file.as_ref().map(|path| read_flv(path)).transpose()?.map(Arc::new);
+    let tags = arguments.file.as_ref().map(read_flv).transpose()?.map(Arc::new);
     let cpus = cores::allowed(arguments.cpus.as_deref())?;
-    let executors: Vec<Executor> = cpus.iter().map(|cpu| start(*cpu, arguments, tags.clone())).collect::<Result<_, _>>()?;
+    let executors: Vec<Executor> =
+        cpus.iter().map(|cpu| start(*cpu, arguments, tags.clone())).collect::<Result<_, _>>()?;
     let started = Instant::now();
     let mut refused = 0;
     for index in 0..arguments.clients {
         match connect::connect(index, server) {
-            Ok(connected) => executors[index % executors.len()].work.send(connected).context("an executor has ended")?,
+            Ok(connected) => {
+                executors[index % executors.len()].work.send(connected).context("an executor has ended")?
+            }
             Err(error) => {
                 refused += 1;
                 if refused == 1 {
@@ -204,13 +207,22 @@ fn print(arguments: &Arguments, report: &Report, refused: usize) -> bool {
     let Report { totals, bytes, seconds, .. } = report;
     let gib = *bytes as f64 / f64::from(1 << 30);
     println!("full rate: {} of {} players", totals.full_rate, arguments.clients);
-    println!("content:   {} players checked, {} media tags, {} faults", totals.checked, totals.media_tags, totals.faults.total());
+    println!(
+        "content:   {} players checked, {} media tags, {} faults",
+        totals.checked,
+        totals.media_tags,
+        totals.faults.total()
+    );
     if totals.faults.total() > 0 {
         println!("           {:?}", totals.faults);
     }
     println!("received:  {gib:.3} GiB in {seconds:.2} s, {:.3} Gbit/s", *bytes as f64 * 8e-9 / seconds);
     if let Some(cpu) = report.cpu_seconds {
-        println!("server:    {cpu:.2} CPU s, {:.3} CPU s/GiB, RSS {} KiB", cpu / gib.max(1e-9), report.rss_kib.unwrap_or(0));
+        println!(
+            "server:    {cpu:.2} CPU s, {:.3} CPU s/GiB, RSS {} KiB",
+            cpu / gib.max(1e-9),
+            report.rss_kib.unwrap_or(0)
+        );
     }
     for (error, count) in &totals.errors {
         println!("error:     {count} x {error}");
@@ -302,7 +314,7 @@ async fn serve(
 async fn play(load: Rc<Load>, arguments: Arguments, connected: Connected) {
     let index = connected.index;
     let stream = index % arguments.streams;
-    let checked = !arguments.raw && index % arguments.check_every.max(1) == 0;
+    let checked = !arguments.raw && index.is_multiple_of(arguments.check_every.max(1));
     let player = Rc::new(Player {
         stream,
         checker: checked.then(RefCell::default),

@@ -6,6 +6,7 @@ use corecast::{
     config::{Config, DEFAULT},
     cores, net,
     serve::Server,
+    stats::ShardStats,
 };
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -78,6 +79,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         Err(shard) => Some(shard),
     };
+    log_totals(&server);
     if let Some(shard) = died {
         bail!("error: shard {shard} died of a panic; the process ends rather than serve with the others alone");
     }
@@ -108,6 +110,13 @@ fn stop_signals() -> std::io::Result<crossbeam_channel::Receiver<()>> {
         }
     })?;
     Ok(stop)
+}
+
+/// One line with every counter, summed over the shards.
+fn log_totals(server: &Server) {
+    let sums = ShardStats::sum(server.stats().iter().map(AsRef::as_ref));
+    let sums: Vec<String> = sums.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    tracing::info!("totals: {}", sums.join(" "));
 }
 
 fn print_banner(server: &Server, cpus: &[usize]) -> std::io::Result<()> {

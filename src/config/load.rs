@@ -73,13 +73,66 @@ impl std::error::Error for Faults {}
 
 /// Directives that SRS has and this version does not; they are refused by name, not as unknown.
 const NOT_YET: &[&str] = &[
-    "include", "daemon", "pid", "ff_log_dir", "srs_log_tank", "srs_log_level", "srs_log_file", "utc_time", "work_dir",
-    "asprocess", "grace_start_wait", "grace_final_wait", "force_grace_quit", "disable_daemon_for_docker", "inotify_auto_reload",
-    "auto_reload_for_docker", "tcmalloc_release_rate", "query_latest_version", "first_wait_for_qlv", "threads", "circuit_breaker",
-    "rtmps", "heartbeat", "stats", "http_api", "http_server", "srt_server", "rtc_server", "rtsp_server", "stream_caster", "exporter",
-    "tracer", "in_ack_size", "out_ack_size", "publish", "time_jitter", "atc", "atc_auto", "mix_correct", "send_min_interval",
-    "reduce_sequence_header", "cluster", "forward", "bandcheck", "security", "refer", "http_static", "http_remux", "http_hooks",
-    "exec", "dash", "hls", "hds", "dvr", "transcode", "ingest", "rtc", "srt", "rtsp", "on_connect",
+    "include",
+    "daemon",
+    "pid",
+    "ff_log_dir",
+    "srs_log_tank",
+    "srs_log_level",
+    "srs_log_file",
+    "utc_time",
+    "work_dir",
+    "asprocess",
+    "grace_start_wait",
+    "grace_final_wait",
+    "force_grace_quit",
+    "disable_daemon_for_docker",
+    "inotify_auto_reload",
+    "auto_reload_for_docker",
+    "tcmalloc_release_rate",
+    "query_latest_version",
+    "first_wait_for_qlv",
+    "threads",
+    "circuit_breaker",
+    "rtmps",
+    "heartbeat",
+    "stats",
+    "http_api",
+    "http_server",
+    "srt_server",
+    "rtc_server",
+    "rtsp_server",
+    "stream_caster",
+    "exporter",
+    "tracer",
+    "in_ack_size",
+    "out_ack_size",
+    "publish",
+    "time_jitter",
+    "atc",
+    "atc_auto",
+    "mix_correct",
+    "send_min_interval",
+    "reduce_sequence_header",
+    "cluster",
+    "forward",
+    "bandcheck",
+    "security",
+    "refer",
+    "http_static",
+    "http_remux",
+    "http_hooks",
+    "exec",
+    "dash",
+    "hls",
+    "hds",
+    "dvr",
+    "transcode",
+    "ingest",
+    "rtc",
+    "srt",
+    "rtsp",
+    "on_connect",
 ];
 
 /// Reads a whole configuration.
@@ -89,7 +142,8 @@ pub(super) fn load(text: &str) -> Result<Config, Vec<Fault>> {
     let mut top = Section::new(&directives, &mut faults);
     let listen_own = top.listen();
     let chunk_size_own = top.number("chunk_size", CHUNK_SIZES, "bytes");
-    let max_connections = top.number("max_connections", 1..=1_000_000, "connections").map_or(1000, |(number, _)| number);
+    let max_connections =
+        top.number("max_connections", 1..=1_000_000, "connections").map_or(1000, |(number, _)| number);
     let rtmp = top.block("rtmp");
     let vhosts = top.blocks("vhost");
     top.finish(None);
@@ -124,12 +178,15 @@ fn load_rtmp(
         let endpoints = |list: &[(Listen, _)]| list.iter().map(|(listen, _)| *listen).collect::<Vec<_>>();
         if listen.is_empty() {
             listen = inner_listen;
-        } else if let Some((_, span)) = inner_listen.first().filter(|_| endpoints(&listen) != endpoints(&inner_listen)) {
+        } else if let Some((_, span)) = inner_listen.first().filter(|_| endpoints(&listen) != endpoints(&inner_listen))
+        {
             faults.push(contradiction("listen", span));
         }
         match (&chunk_size, inner_chunk_size) {
             (None, inner) => chunk_size = inner,
-            (Some((outer, _)), Some((inner, span))) if *outer != inner => faults.push(contradiction("chunk_size", &span)),
+            (Some((outer, _)), Some((inner, span))) if *outer != inner => {
+                faults.push(contradiction("chunk_size", &span))
+            }
             _ => {}
         }
     }
@@ -145,11 +202,16 @@ fn load_vhosts(blocks: &[&Directive], chunk_size: u32, faults: &mut Vec<Fault>) 
     let mut vhosts: Vec<Vhost> = Vec::new();
     for block in blocks {
         let [name] = &block.arguments[..] else {
-            faults.push(Fault::new(block.name.span.clone(), "`vhost` needs one name").help("write `vhost __defaultVhost__ { … }`"));
+            faults.push(
+                Fault::new(block.name.span.clone(), "`vhost` needs one name")
+                    .help("write `vhost __defaultVhost__ { … }`"),
+            );
             continue;
         };
         if vhosts.iter().any(|vhost| vhost.name == name.text) {
-            faults.push(Fault::new(name.span.clone(), format!("vhost `{}` is there already", name.text)).help("merge the two"));
+            faults.push(
+                Fault::new(name.span.clone(), format!("vhost `{}` is there already", name.text)).help("merge the two"),
+            );
         }
         vhosts.push(load_vhost(name, block, chunk_size, faults));
     }
@@ -222,7 +284,9 @@ impl<'a, 'f> Section<'a, 'f> {
     }
 
     fn flag(&mut self, name: &'static str, default: bool) -> bool {
-        let Some(argument) = self.one(name).and_then(|directive| self.argument(directive, &format!("write `{name} on;` or `{name} off;`")))
+        let Some(argument) = self
+            .one(name)
+            .and_then(|directive| self.argument(directive, &format!("write `{name} on;` or `{name} off;`")))
         else {
             return default;
         };
@@ -230,7 +294,11 @@ impl<'a, 'f> Section<'a, 'f> {
             "on" => true,
             "off" => false,
             other => {
-                self.fault(argument, format!("`{other}` is neither `on` nor `off`"), &format!("the default is `{}`", if default { "on" } else { "off" }));
+                self.fault(
+                    argument,
+                    format!("`{other}` is neither `on` nor `off`"),
+                    &format!("the default is `{}`", if default { "on" } else { "off" }),
+                );
                 default
             }
         }
@@ -252,16 +320,21 @@ impl<'a, 'f> Section<'a, 'f> {
     fn listen(&mut self) -> Vec<(Listen, Range<usize>)> {
         let mut endpoints: Vec<(Listen, Range<usize>)> = Vec::new();
         for directive in self.all("listen") {
-            let (words, addresses): (Vec<&Word>, Vec<&Word>) = directive.arguments.iter().partition(|word| word.text == "proxy_protocol");
+            let (words, addresses): (Vec<&Word>, Vec<&Word>) =
+                directive.arguments.iter().partition(|word| word.text == "proxy_protocol");
             if addresses.is_empty() || directive.block.is_some() {
                 self.fault(&directive.name, "`listen` needs an address".to_owned(), LISTEN_EXAMPLE);
             }
             for word in addresses {
                 match parse_address(&word.text) {
-                    Some(address) if endpoints.iter().any(|(known, _)| known.address == address && address.port() != 0) => {
+                    Some(address)
+                        if endpoints.iter().any(|(known, _)| known.address == address && address.port() != 0) =>
+                    {
                         self.fault(word, format!("{address} is listened on already"), "remove one of the two");
                     }
-                    Some(address) => endpoints.push((Listen { address, proxy_protocol: !words.is_empty() }, word.span.clone())),
+                    Some(address) => {
+                        endpoints.push((Listen { address, proxy_protocol: !words.is_empty() }, word.span.clone()))
+                    }
                     None => self.fault(word, format!("`{}` is no address to listen on", word.text), LISTEN_EXAMPLE),
                 }
             }

@@ -17,7 +17,7 @@ const DEPTH_MAX: usize = 16;
 pub(super) struct Directive {
     pub(super) name: Word,
     pub(super) arguments: Vec<Word>,
-    pub(super) block: Option<Vec<Directive>>,
+    pub(super) block: Option<Vec<Self>>,
 }
 
 /// A word and the bytes of the text that it stands in.
@@ -50,10 +50,11 @@ pub(super) fn parse(text: &str) -> Result<Vec<Directive>, Vec<Fault>> {
 
 fn token(input: &mut LocatingSlice<&str>) -> ModalResult<Token> {
     let quoted = |quote: char| {
-        let inner = repeat(0.., alt((("\\", any).map(|(_, c)| c), none_of([quote])))).fold(String::new, |mut text, c| {
-            text.push(c);
-            text
-        });
+        let inner =
+            repeat(0.., alt((("\\", any).map(|(_, c)| c), none_of([quote])))).fold(String::new, |mut text, c| {
+                text.push(c);
+                text
+            });
         delimited(quote, inner, quote)
     };
     alt((
@@ -65,7 +66,8 @@ fn token(input: &mut LocatingSlice<&str>) -> ModalResult<Token> {
         quoted('"').map(Token::Word),
         quoted('\'').map(Token::Word),
         (alt(('"', '\'')), take_till(0.., |_| false)).value(Token::Unclosed),
-        take_till(1.., |c: char| c.is_whitespace() || ";{}\"'#".contains(c)).map(|word: &str| Token::Word(word.to_owned())),
+        take_till(1.., |c: char| c.is_whitespace() || ";{}\"'#".contains(c))
+            .map(|word: &str| Token::Word(word.to_owned())),
     ))
     .parse_next(input)
 }
@@ -95,7 +97,9 @@ fn block<I: Iterator<Item = (Token, Range<usize>)>>(
             Some((Token::Word(text), span)) => {
                 directives.push(directive(Word { text, span }, tokens, opened.unwrap_or_default(), end)?);
             }
-            Some((Token::Unclosed, span)) => return Err(Fault::new(span.start..span.start + 1, "this quote is never closed")),
+            Some((Token::Unclosed, span)) => {
+                return Err(Fault::new(span.start..span.start + 1, "this quote is never closed"));
+            }
             Some((_, span)) => return Err(Fault::new(span, "a directive's name is expected here")),
         }
     }
@@ -120,7 +124,9 @@ fn directive<I: Iterator<Item = (Token, Range<usize>)>>(
                 let block = Some(block(tokens, Some(&opened), end)?);
                 return Ok(Directive { name, arguments, block });
             }
-            Some((Token::Unclosed, span)) => return Err(Fault::new(span.start..span.start + 1, "this quote is never closed")),
+            Some((Token::Unclosed, span)) => {
+                return Err(Fault::new(span.start..span.start + 1, "this quote is never closed"));
+            }
             Some((Token::Close | Token::Space, _)) | None => {
                 let last = arguments.last().unwrap_or(&name).span.end;
                 let message = format!("`{}` is not ended", name.text);

@@ -1,6 +1,6 @@
 //! Sockets: listen, receive, send. The only home of `unsafe`.
 
-#![allow(unsafe_code, reason = "system calls and buffers lent to the kernel; every block says why it is sound")]
+#![expect(unsafe_code, reason = "system calls and buffers lent to the kernel; every block says why it is sound")]
 
 mod listen;
 mod send_ring;
@@ -8,5 +8,5 @@ mod socket;
 
 pub use listen::{Acceptor, BACKLOG, ListenError, Listeners};
 pub use send_ring::{Gather, Notifier, SendBuf, SendRing};
-pub use socket::{Receiver, SEND_BUFFER_BYTES, file_limit, raise_file_limit};
 pub(crate) use socket::shutdown;
+pub use socket::{Receiver, SEND_BUFFER_BYTES, file_limit, raise_file_limit};

@@ -106,7 +106,7 @@ impl Receiver {
         let mut first = [0];
         match self.poll_read(cx, &mut first) {
             Poll::Ready(Ok(1)) => {}
-            other => return other,
+            ended @ (Poll::Ready(_) | Poll::Pending) => return ended,
         }
         let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
         // SAFETY: with MSG_TRUNC, TCP writes nothing to the buffer (tcp(7)), so that null is fine.

@@ -32,7 +32,9 @@ pub enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A shard has no executor or no send ring.
-    #[error("shard {shard} on CPU {cpu}: {reason}; corecast needs io_uring (kernel 6.1 or newer, not forbidden by kernel.io_uring_disabled or seccomp)")]
+    #[error(
+        "shard {shard} on CPU {cpu}: {reason}; corecast needs io_uring (kernel 6.1 or newer, not forbidden by kernel.io_uring_disabled or seccomp)"
+    )]
     Shard {
         /// Which.
         shard: usize,
@@ -104,7 +106,8 @@ impl Server {
             let failed = |reason: String| StartError::Shard { shard, cpu: *cpu, reason };
             let watch = Watch { shard, tell: tell.clone() };
             let main = move || run_shard(watch, shared, mesh, stats, sockets);
-            let spawned = cores::spawn(&format!("shard-{shard}"), *cpu, main).map_err(|error| failed(error.to_string()));
+            let spawned =
+                cores::spawn(&format!("shard-{shard}"), *cpu, main).map_err(|error| failed(error.to_string()));
             if let Err(error) = spawned {
                 server.stop();
                 return Err(error);
@@ -115,7 +118,9 @@ impl Server {
                     server.stop();
                     return Err(error);
                 }
-                Ok(ShardEnd::Stopped | ShardEnd::Died(_)) | Err(_) => return Err(failed("it ended at once".to_owned())),
+                Ok(ShardEnd::Stopped | ShardEnd::Died(_)) | Err(_) => {
+                    return Err(failed("it ended at once".to_owned()));
+                }
             }
         }
         Ok(server)

@@ -7,9 +7,15 @@
 //!   is on its way for an old subscription cannot reach a new one.
 //! * When a ring is full, tags of a stream are left out up to its next keyframe: a gap.
 
-use super::{home_of, mesh::{Mesh, ShardWaker}};
+use super::{
+    home_of,
+    mesh::{Mesh, ShardWaker},
+};
 use crate::{
-    proto::{codec::{self, Class}, flv::Tag},
+    proto::{
+        codec::{self, Class},
+        flv::Tag,
+    },
     stats::ShardStats,
     stream::{Entry, Replica, Settings, Snapshot},
 };
@@ -249,7 +255,9 @@ impl<P, M> Relay<P, M> {
             match message {
                 Message::Subscribe { key, settings, relay } => self.subscribed(from, &key, settings, relay),
                 Message::Unsubscribe { key, relay } => self.unsubscribed(&key, relay),
-                Message::Begin { relay, snapshot } => self.on_replica(relay, changed, |replica| replica.begin(*snapshot)),
+                Message::Begin { relay, snapshot } => {
+                    self.on_replica(relay, changed, |replica| replica.begin(*snapshot))
+                }
                 Message::Tag { relay, entry } => self.on_replica(relay, changed, |replica| replica.push(entry)),
                 Message::End { relay } => self.on_replica(relay, changed, Replica::end),
                 Message::Server(message) => return Some(message),
@@ -320,7 +328,10 @@ impl Interest {
         if class != Class::Keyframe && replica.has_had_keyframe() {
             return false;
         }
-        replica.headers().iter().all(|entry| mesh.try_send(self.shard, Message::Tag { relay: self.relay, entry: entry.clone() }))
+        replica
+            .headers()
+            .iter()
+            .all(|entry| mesh.try_send(self.shard, Message::Tag { relay: self.relay, entry: entry.clone() }))
     }
 }
 

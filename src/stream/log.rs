@@ -58,7 +58,9 @@ impl Log {
 
     /// The entries of `range`, which must be kept.
     pub fn range(&self, range: Range<u64>) -> impl Iterator<Item = &Entry> {
-        let at = |index: u64| usize::try_from(index.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.entries.len());
+        let at = |index: u64| {
+            usize::try_from(index.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.entries.len())
+        };
         self.entries.range(at(range.start)..at(range.end).max(at(range.start)))
     }
 

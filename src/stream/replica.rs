@@ -4,7 +4,10 @@ use super::{
     Entry, Headers, Log, Schedule, Step, Subscription,
     subscription::{State, truncate},
 };
-use crate::proto::{codec::{self, Class}, flv::TagKind};
+use crate::proto::{
+    codec::{self, Class},
+    flv::TagKind,
+};
 use std::collections::VecDeque;
 
 /// How many tags a subscription waits for the first keyframe of a publish before it takes what
@@ -40,7 +43,7 @@ pub struct Replica {
     live: bool,
     /// Where each finished publish ended: the index after its last entry. `ends_told` were dropped.
     ends: VecDeque<u64>,
-    ends_dropped: u64,
+    ends_dropped: usize,
     epoch: Epoch,
     /// Where a late joiner starts, and what it needs there.
     mark: Option<Mark>,
@@ -174,7 +177,8 @@ impl Replica {
     /// are among them: a player who waited gets everything.
     fn mark_keyframe(&mut self, index: u64) {
         self.newest_keyframe = Some(index);
-        let first_gop = !self.epoch.keyframe_seen && !self.epoch.inter_frame_seen && self.log.first() <= self.epoch.first;
+        let first_gop =
+            !self.epoch.keyframe_seen && !self.epoch.inter_frame_seen && self.log.first() <= self.epoch.first;
         self.epoch.keyframe_seen = true;
         self.mark = Some(if first_gop {
             Mark { index: self.epoch.first, headers: self.epoch.headers.clone() }
@@ -231,10 +235,10 @@ impl Replica {
     pub fn step<'a>(&'a self, subscription: &mut Subscription, now_ms: u64) -> Step<'a> {
         // A subscription that is new, or that slept through ends, has nothing to be told of them.
         if subscription.state == State::Waiting {
-            subscription.epoch = self.ends_dropped + self.ends.len() as u64;
+            subscription.epoch = self.ends_dropped + self.ends.len();
             return self.try_start(subscription);
         }
-        let end = subscription.epoch.checked_sub(self.ends_dropped).map(|at| self.ends.get(at as usize).copied());
+        let end = subscription.epoch.checked_sub(self.ends_dropped).map(|at| self.ends.get(at).copied());
         let limit = match end {
             Some(Some(end)) => end,
             Some(None) => self.log.head(),
@@ -273,7 +277,9 @@ impl Replica {
     }
 
     fn lags(&self, subscription: &Subscription, now_ms: u64) -> bool {
-        self.log.at(subscription.next).is_none_or(|entry| now_ms.saturating_sub(entry.arrived_ms) > self.settings.queue_ms_max)
+        self.log
+            .at(subscription.next)
+            .is_none_or(|entry| now_ms.saturating_sub(entry.arrived_ms) > self.settings.queue_ms_max)
     }
 
     /// Moves to the newest keyframe; without one ahead, to the next that comes; a stream without
@@ -319,7 +325,11 @@ impl Replica {
         if !media {
             return None;
         }
-        Some(if came_before && !epoch.keyframe_seen { (epoch.first, &epoch.headers) } else { (self.log.head(), &self.headers) })
+        Some(if came_before && !epoch.keyframe_seen {
+            (epoch.first, &epoch.headers)
+        } else {
+            (self.log.head(), &self.headers)
+        })
     }
 
     fn epoch_tags(&self) -> u64 {

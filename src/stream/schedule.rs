@@ -145,7 +145,10 @@ mod tests {
     #[test]
     fn phases_follow_the_interval() {
         let phases = |ms| Schedule::new(ms).groups.len();
-        assert_eq!([phases(0), phases(10), phases(25), phases(50), phases(100), phases(350), phases(1800)], [1, 1, 1, 2, 4, 7, 7]);
+        assert_eq!(
+            [phases(0), phases(10), phases(25), phases(50), phases(100), phases(350), phases(1800)],
+            [1, 1, 1, 2, 4, 7, 7]
+        );
         assert!(Schedule::new(0).is_immediate() && !Schedule::new(10).is_immediate());
     }
 

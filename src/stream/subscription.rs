@@ -13,7 +13,7 @@ pub struct Subscription {
     /// The next entry to take.
     pub(super) next: u64,
     /// Ends of publishes that it has been told.
-    pub(super) epoch: u64,
+    pub(super) epoch: usize,
     /// Log time that is this subscription's 0.
     pub(super) base_ms: i64,
     /// The newest time that it was given, own clock; a republish goes on after it.

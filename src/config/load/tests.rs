@@ -20,13 +20,22 @@ fn the_embedded_configuration_is_good() {
 
 #[test]
 fn defaults_and_what_min_latency_changes() {
-    let vhost = |inner: &str| Config::parse("x", &format!("listen 1935; vhost v {{ {inner} }}")).unwrap().vhosts[0].clone();
+    let vhost =
+        |inner: &str| Config::parse("x", &format!("listen 1935; vhost v {{ {inner} }}")).unwrap().vhosts[0].clone();
     let plain = vhost("");
-    assert_eq!((plain.chunk_size, plain.play.mw_latency_ms, plain.play.mw_msgs, plain.play.queue_length_s), (60_000, 350, 8, 30));
+    assert_eq!(
+        (plain.chunk_size, plain.play.mw_latency_ms, plain.play.mw_msgs, plain.play.queue_length_s),
+        (60_000, 350, 8, 30)
+    );
     let realtime = vhost("min_latency on;");
     assert_eq!((realtime.play.mw_latency_ms, realtime.play.mw_msgs), (0, 0));
-    assert_eq!(vhost("min_latency on; play { mw_latency 100; }").play.mw_latency_ms, 100, "K5: an explicit value is obeyed");
-    let config = Config::parse("x", "rtmp { listen 1; chunk_size 128; } vhost a { chunk_size 4096; } vhost b { }").unwrap();
+    assert_eq!(
+        vhost("min_latency on; play { mw_latency 100; }").play.mw_latency_ms,
+        100,
+        "K5: an explicit value is obeyed"
+    );
+    let config =
+        Config::parse("x", "rtmp { listen 1; chunk_size 128; } vhost a { chunk_size 4096; } vhost b { }").unwrap();
     assert_eq!((config.vhosts[0].chunk_size, config.vhosts[1].chunk_size), (4096, 128));
 }
 
@@ -44,7 +53,10 @@ fn faults_are_drawn_with_their_place() {
     let text = "listen 1935;\nvhost __defaultVhost__ {\n    play {\n        gop_cahce on;\n    }\n}\n";
     let drawn = Config::parse("conf/x.conf", text).unwrap_err().to_string();
     assert!(drawn.contains("conf/x.conf:4:9"), "{drawn}");
-    assert!(drawn.contains("`gop_cahce` is not known in `play`") && drawn.contains("did you mean `gop_cache`?"), "{drawn}");
+    assert!(
+        drawn.contains("`gop_cahce` is not known in `play`") && drawn.contains("did you mean `gop_cache`?"),
+        "{drawn}"
+    );
 }
 
 #[test]

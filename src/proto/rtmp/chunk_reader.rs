@@ -30,7 +30,8 @@ pub struct Limits {
 
 impl Limits {
     /// For a peer that has not been accepted as a publisher: commands only.
-    pub const COMMANDS: Self = Self { message_bytes_max: 256 << 10, partial_bytes_max: 512 << 10, chunk_streams_max: 64 };
+    pub const COMMANDS: Self =
+        Self { message_bytes_max: 256 << 10, partial_bytes_max: 512 << 10, chunk_streams_max: 64 };
     /// For a publisher: whatever 24 bits can say, two of the longest at a time.
     pub const MEDIA: Self = Self { message_bytes_max: 0xFF_FFFF, partial_bytes_max: 32 << 20, chunk_streams_max: 64 };
 }
@@ -236,11 +237,11 @@ impl ChunkReader {
     /// Reads a chunk header, through `head` if it comes in pieces; returns the chunk stream and the
     /// bytes of payload that the chunk carries.
     fn read_header(&mut self, input: &mut &[u8]) -> Result<Option<(usize, usize)>, ChunkError> {
-        if self.head_len == 0 {
-            if let Some(head) = self.parse(input)? {
-                *input = &input[head.bytes..];
-                return self.open(&head).map(Some);
-            }
+        if self.head_len == 0
+            && let Some(head) = self.parse(input)?
+        {
+            *input = &input[head.bytes..];
+            return self.open(&head).map(Some);
         }
         // A header is at most 18 bytes, so this loop is short.
         while let Some((&byte, rest)) = input.split_first() {

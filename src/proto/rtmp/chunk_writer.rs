@@ -118,7 +118,14 @@ impl ChunkWriter {
     }
 
     /// The header, and its timestamp field.
-    fn header(&mut self, csid: u32, type_id: u8, message_stream_id: u32, timestamp: u32, length: usize) -> (HeaderBytes, u32) {
+    fn header(
+        &mut self,
+        csid: u32,
+        type_id: u8,
+        message_stream_id: u32,
+        timestamp: u32,
+        length: usize,
+    ) -> (HeaderBytes, u32) {
         if !self.compress {
             return (header0(csid, timestamp, length, type_id, message_stream_id), timestamp);
         }
@@ -165,7 +172,9 @@ mod tests {
     fn b4_headers_shrink_as_messages_repeat() {
         let mut writer = ChunkWriter::default();
         let mut sizes = Vec::new();
-        for (timestamp, payload) in [(0, &b"ab"[..]), (40, b"abc"), (80, b"abc"), (121, b"abc"), (121 + 0xFF_FFFF, b"abc")] {
+        for (timestamp, payload) in
+            [(0, &b"ab"[..]), (40, b"abc"), (80, b"abc"), (121, b"abc"), (121 + 0xFF_FFFF, b"abc")]
+        {
             let mut out = Vec::new();
             writer.write(&mut out, 6, 9, 1, timestamp, payload);
             sizes.push((out[0] >> 6, out.len() - payload.len()));

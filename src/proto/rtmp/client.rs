@@ -199,7 +199,6 @@ impl ClientSession {
         Ok(None)
     }
 
-    #[expect(clippy::float_cmp, reason = "transaction ids are small integers that the server echoes")]
     fn handle_command(&mut self, command: &Command) -> Result<Option<Event>, RtmpError> {
         match &*command.name {
             "_result" if command.transaction_id == CONNECT_TID => {
@@ -269,6 +268,8 @@ fn status(info: &Value) -> Event {
     match text("code").as_str() {
         "NetStream.Publish.Start" => Event::Publishing,
         "NetStream.Play.Start" => Event::Playing,
-        code => Event::Status { code: code.to_owned(), error: text("level") == "error", description: text("description") },
+        code => {
+            Event::Status { code: code.to_owned(), error: text("level") == "error", description: text("description") }
+        }
     }
 }

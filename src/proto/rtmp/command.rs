@@ -107,7 +107,8 @@ mod tests {
         let with_format = [&[0][..], &body].concat();
         assert_eq!(Command::read(&message(17, with_format)).unwrap(), command);
         assert_eq!(Command::read(&message(17, body)).unwrap(), command);
-        let mut amf3 = [&[0][..], &amf0::encode_all(&[Value::string("play"), Value::Number(4.0), Value::Null])].concat();
+        let mut amf3 =
+            [&[0][..], &amf0::encode_all(&[Value::string("play"), Value::Number(4.0), Value::Null])].concat();
         amf3.extend_from_slice(&[0x11, 0x06, 0x03, b'x']);
         assert_eq!(Command::read(&message(17, amf3)).unwrap(), command);
         assert_eq!(Command::read(&message(20, vec![0x05])), Err(CommandError::NoName));

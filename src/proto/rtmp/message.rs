@@ -226,7 +226,7 @@ mod tests {
             let (type_id, body) = control.encode();
             assert_eq!(Control::read(&message(type_id, body.clone())), Ok(Some(control)));
             let cut = body[..2].to_vec();
-            assert_eq!(Control::read(&message(type_id, cut)).is_err(), true, "{control:?}");
+            assert!(Control::read(&message(type_id, cut)).is_err(), "{control:?}");
         }
         assert_eq!(Control::read(&message(9, Vec::new())), Ok(None));
     }
@@ -234,10 +234,10 @@ mod tests {
     /// B8: an aggregate splits into its tags, with its own time as the first one's.
     #[test]
     fn b8_aggregate_splits() {
-        let tag = |type_id: u8, timestamp: u8, body: &[u8]| {
-            let mut tag = vec![type_id, 0, 0, body.len() as u8, 0, 0, timestamp, 0, 0, 0, 0];
+        let tag = |type_id: u8, timestamp: u8, body: &[u8; 5]| {
+            let mut tag = vec![type_id, 0, 0, 5, 0, 0, timestamp, 0, 0, 0, 0];
             tag.extend_from_slice(body);
-            tag.extend_from_slice(&(body.len() as u32 + 11).to_be_bytes());
+            tag.extend_from_slice(&[0, 0, 0, 16]);
             tag
         };
         let body = [tag(8, 10, b"audio"), tag(9, 33, b"video")].concat();

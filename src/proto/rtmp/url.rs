@@ -85,7 +85,9 @@ impl StreamAddress {
         if bytes > NAME_BYTES_MAX {
             return Err(UrlError::TooLong(bytes));
         }
-        let unsafe_name = |name: &str| name.split('/').any(|level| level == "..") || name.contains(|c: char| c == '\\' || c.is_control());
+        let unsafe_name = |name: &str| {
+            name.split('/').any(|level| level == "..") || name.contains(|c: char| c == '\\' || c.is_control())
+        };
         if unsafe_name(&self.app) || unsafe_name(&self.stream) {
             return Err(UrlError::Unsafe);
         }

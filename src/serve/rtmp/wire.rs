@@ -28,11 +28,12 @@ impl ChunkStreams {
     }
 
     fn of(self, kind: TagKind) -> u32 {
-        self.0 + match kind {
-            TagKind::Audio => 0,
-            TagKind::Video => 1,
-            TagKind::Script => 2,
-        }
+        self.0
+            + match kind {
+                TagKind::Audio => 0,
+                TagKind::Video => 1,
+                TagKind::Script => 2,
+            }
     }
 }
 
@@ -105,10 +106,14 @@ fn put(sink: &mut impl Sink, entry: &Entry, header: HeaderBytes, csid: u32, fiel
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{codec, flv::Tag, rtmp::chunk_reader::{ChunkReader, Limits}};
+    use crate::proto::{
+        codec,
+        flv::Tag,
+        rtmp::chunk_reader::{ChunkReader, Limits},
+    };
 
     fn entry(kind: TagKind, len: usize, time_ms: i64, delta_ms: u32) -> Entry {
-        let body: Bytes = (0..len).map(|n| (n % 253) as u8).collect();
+        let body: Bytes = (0..=250).cycle().take(len).collect();
         let info = codec::inspect(kind, &body);
         Entry { tag: Tag { kind, timestamp: 0, body }, info, time_ms, delta_ms, arrived_ms: 0 }
     }

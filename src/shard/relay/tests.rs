@@ -1,0 +1,146 @@
+use super::*;
+use crate::{proto::flv::TagKind, shard::mesh};
+use bytes::Bytes;
+
+const SETTINGS: Settings =
+    Settings { gop_cache: true, gop_cache_tags_max: 2500, queue_ms_max: 30_000, mw_latency_ms: 350, mw_msgs: 8 };
+
+type TestRelay = Relay<u32, ()>;
+
+fn relays(shards: usize) -> Vec<TestRelay> {
+    mesh::connect(shards).into_iter().map(|mesh| Relay::new(mesh, Arc::default())).collect()
+}
+
+/// A key that is at home on `shard` of `shards`.
+fn key_at(shard: usize, shards: usize) -> String {
+    (0..).map(|n| format!("v/live/{n}")).find(|key| home_of(key, shards) == shard).unwrap()
+}
+
+fn tag(body: &[u8], timestamp: u32) -> Tag {
+    Tag { kind: TagKind::Video, timestamp, body: Bytes::copy_from_slice(body) }
+}
+
+fn exchange(relays: &mut [TestRelay]) {
+    for _ in 0..4 {
+        for relay in relays.iter_mut() {
+            while relay.receive(&mut Vec::new()).is_some() {}
+        }
+    }
+}
+
+fn relayed(relay: &TestRelay) -> u64 {
+    relay.stats.tags_relayed.value()
+}
+
+/// Fan-out is real: each tag crosses once per interested shard, whatever number of players is there.
+#[test]
+fn a_tag_crosses_once_per_interested_shard() {
+    let mut relays = relays(4);
+    let key = key_at(0, 4);
+    let home = relays[0].publish(&key, SETTINGS, 7).unwrap();
+    for (shard, players) in [(0, 50), (1, 1), (2, 1000)] {
+        for player in 0..players {
+            let id = relays[shard].open(&key, SETTINGS);
+            relays[shard].stream_mut(id).unwrap().replica.schedule.add(player, 0);
+        }
+    }
+    exchange(&mut relays);
+    for n in 0..100 {
+        relays[0].ingest(home, tag(&[if n % 25 == 0 { 0x17 } else { 0x27 }, 1], n * 40), 0);
+        exchange(&mut relays);
+    }
+    assert_eq!(relayed(&relays[0]), 200, "100 tags to each of the two shards that have players, none to shard 3");
+    for shard in [1, 2] {
+        let (_, stream) = relays[shard].streams().next().unwrap();
+        assert_eq!(stream.replica.log().head(), 100);
+    }
+    assert_eq!(relays[3].len(), 0);
+}
+
+/// A shard that joins late gets the headers and the GOP, and the same start as at home.
+#[test]
+fn a_late_shard_gets_the_gop() {
+    let mut relays = relays(2);
+    let key = key_at(0, 2);
+    let home = relays[0].publish(&key, SETTINGS, 7).unwrap();
+    relays[0].ingest(home, tag(&[0x17, 0], 0), 0);
+    for n in 0..60 {
+        relays[0].ingest(home, tag(&[if n % 25 == 0 { 0x17 } else { 0x27 }, 1], n * 40), 0);
+    }
+    let id = relays[1].open(&key, SETTINGS);
+    relays[1].stream_mut(id).unwrap().replica.schedule.add(1, 0);
+    exchange(&mut relays);
+    let replica = &relays[1].stream(id).unwrap().replica;
+    assert_eq!((replica.log().head(), replica.headers().iter().count()), (10, 1));
+    assert_eq!(relayed(&relays[0]), 10);
+    relays[0].unpublish(home);
+    exchange(&mut relays);
+    assert!(!relays[1].stream(id).unwrap().replica.is_live());
+}
+
+/// Streams leave nothing behind when publisher and players have gone.
+#[test]
+fn nothing_stays_of_a_stream_that_nobody_needs() {
+    let mut relays = relays(2);
+    let key = key_at(0, 2);
+    for _ in 0..3 {
+        let id = relays[1].open(&key, SETTINGS);
+        relays[1].stream_mut(id).unwrap().replica.schedule.add(1, 0);
+        exchange(&mut relays);
+        let home = relays[0].publish(&key, SETTINGS, 7).unwrap();
+        assert_eq!(relays[0].publish(&key, SETTINGS, 8), Err(Busy));
+        relays[0].unpublish(home);
+        relays[1].stream_mut(id).unwrap().replica.schedule.remove(1);
+        relays[1].release(id);
+        exchange(&mut relays);
+        assert!(relays.iter().all(Relay::is_empty));
+    }
+}
+
+/// What is on its way for an old subscription does not reach a new one.
+#[test]
+fn an_old_subscription_s_tags_are_dropped() {
+    let mut relays = relays(2);
+    let key = key_at(0, 2);
+    let home = relays[0].publish(&key, SETTINGS, 7).unwrap();
+    let id = relays[1].open(&key, SETTINGS);
+    relays[0].receive(&mut Vec::new());
+    relays[0].ingest(home, tag(&[0x17, 1], 0), 0);
+    relays[1].release(id);
+    let again = relays[1].open(&key, SETTINGS);
+    relays[1].receive(&mut Vec::new());
+    assert_eq!(relays[1].stream(again).unwrap().replica.log().head(), 0);
+    exchange(&mut relays);
+    assert_eq!(relays[1].stream(again).unwrap().replica.log().head(), 1, "by the new subscription");
+}
+
+/// A full ring costs tags up to the next keyframe, of that shard only, and nothing waits for it.
+#[test]
+fn a_full_ring_makes_a_gap_up_to_the_next_keyframe() {
+    let mut relays = relays(2);
+    let key = key_at(0, 2);
+    let home = relays[0].publish(&key, SETTINGS, 7).unwrap();
+    let id = relays[1].open(&key, SETTINGS);
+    relays[1].stream_mut(id).unwrap().replica.schedule.add(1, 0);
+    exchange(&mut relays);
+    let body = |n: u32| [if n % 500 == 0 { 0x17 } else { 0x27 }, 1];
+    (0..1200).for_each(|n| relays[0].ingest(home, tag(&body(n), n), 0));
+    exchange(&mut relays);
+    (1200..1600).for_each(|n| relays[0].ingest(home, tag(&body(n), n), 0));
+    exchange(&mut relays);
+    let replica = &relays[1].stream(id).unwrap().replica;
+    let times: Vec<i64> = replica.log().range(0..u64::MAX).map(|entry| entry.time_ms).collect();
+    let jump = times.windows(2).find(|pair| pair[1] != pair[0] + 1).unwrap();
+    assert_eq!(jump[1], 1500, "goes on at a keyframe");
+    assert!(jump[0] >= 1000 && *times.last().unwrap() == 1599);
+    assert!(relays[0].stats.gaps.value() > 0);
+}
+
+/// B6, R5: time goes on over 2^32 ms.
+#[test]
+fn b6_time_wraps_without_a_step() {
+    let mut clock = Unwrap::default();
+    let times: Vec<i64> = [u32::MAX - 20, u32::MAX, 19, 10, 40].iter().map(|time| clock.unwrap(*time)).collect();
+    let start = i64::from(u32::MAX - 20);
+    assert_eq!(times, [0, 20, 40, 31, 61].map(|step| start + step));
+}

@@ -1,0 +1,188 @@
+//! From logs to sockets: who is due, what it gets, and the send ring.
+
+use super::{CloseReason, Publisher, ShardServer, msid_of, peer::Connection, place};
+use crate::{
+    net::{self, Gather, SendBuf},
+    serve::rtmp::player::Progress,
+    shard::relay::{Stream, StreamId},
+};
+use smallvec::SmallVec;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::{Context, Poll},
+};
+
+/// Members of one flush from which an image pays: one copy against that many iovec lists.
+const IMAGE_MEMBERS_MIN: usize = 4;
+
+impl ShardServer {
+    /// Flushes streams at 0 ms, whose tags go out as they come.
+    pub(super) fn flush_changed(&mut self) {
+        if self.changed.is_empty() {
+            return;
+        }
+        let now_ms = self.shared.now_ms();
+        let mut changed = std::mem::take(&mut self.changed);
+        for stream in changed.drain(..) {
+            let immediate = |stream: &Stream<Publisher>| stream.replica.schedule.is_immediate();
+            if self.relay.stream(stream).is_some_and(immediate) {
+                self.flush_stream(stream, now_ms);
+            }
+        }
+        self.changed = changed;
+    }
+
+    /// Flushes the members of a stream that are due.
+    pub(super) fn flush_stream(&mut self, id: StreamId, now_ms: u64) {
+        let Some(stream) = self.relay.stream_mut(id) else { return };
+        let head = stream.replica.log().head();
+        let msgs = stream.replica.settings().mw_msgs;
+        for group in stream.replica.schedule.take_due(now_ms, head, msgs) {
+            let Some(stream) = self.relay.stream_mut(id) else { return };
+            let mut members = stream.replica.schedule.lend(group);
+            let share = members.len() >= IMAGE_MEMBERS_MIN;
+            let mut oldest = u64::MAX;
+            members.retain(|member| {
+                let connection = place(*member);
+                self.flush_guarded(connection, share);
+                let holds = self.holds_from(connection, id, msid_of(*member));
+                oldest = oldest.min(holds.unwrap_or(u64::MAX));
+                holds.is_some()
+            });
+            self.images.clear();
+            let Some(stream) = self.relay.stream_mut(id) else { return };
+            stream.replica.schedule.put_back(group, members, oldest);
+        }
+        if let Some(stream) = self.relay.stream_mut(id) {
+            stream.replica.trim();
+        }
+        self.relay.release(id);
+    }
+
+    /// From where a member needs the log; `None` if it is a member no more.
+    pub(super) fn holds_from(&self, id: usize, stream: StreamId, msid: u32) -> Option<u64> {
+        let connection = self.connections.get(id)?.as_ref()?;
+        let play = connection.plays.iter().find(|play| play.msid == msid && play.stream == stream)?;
+        let replica = &self.relay.stream(stream)?.replica;
+        Some(if play.paused { u64::MAX } else { replica.holds_from(&play.subscription) })
+    }
+
+    pub(super) fn flush_guarded(&mut self, id: usize, share: bool) {
+        let descriptor = self.with(id, |connection| connection.descriptor);
+        let flushed = catch_unwind(AssertUnwindSafe(|| self.flush_connection(id, share)));
+        if let (Err(_), Some(descriptor)) = (flushed, descriptor) {
+            // The connection is lost; its task sees its socket shut and cleans up.
+            net::shutdown(descriptor);
+        }
+    }
+
+    /// Sends what a connection has to say and its players have to get, unless a send is in flight.
+    pub(super) fn flush_connection(&mut self, id: usize, share: bool) {
+        let Some(place) = self.connections.get_mut(id) else { return };
+        if let Some(connection) = place.as_mut().filter(|connection| connection.sending || connection.closing.is_some())
+        {
+            connection.flush_again = true;
+            return;
+        }
+        let Some(mut connection) = place.take() else { return };
+        let buf = self.gather(id, &mut connection, share);
+        if let Some(buf) = buf.filter(|buf| !buf.is_empty()) {
+            connection.sending = true;
+            connection.send_started_ms = self.shared.now_ms();
+            self.stats.sends.add(1);
+            self.ring.push(connection.token(id), connection.descriptor, buf);
+        }
+        self.put_back(id, connection);
+    }
+
+    pub(super) fn gather(&mut self, id: usize, connection: &mut Connection, share: bool) -> Option<SendBuf> {
+        let now_ms = self.shared.now_ms();
+        let own = connection.session.take_output();
+        if let ([play], true, true) = (&mut connection.plays[..], share, own.is_empty()) {
+            let replica = &self.relay.stream(play.stream)?.replica;
+            let image = play.take_image(replica, connection.session.chunk_size(), &mut self.images, now_ms);
+            if let Some((bytes, tags)) = image {
+                self.stats.tags_sent.add(tags);
+                // The end of a publish, or more than fits, follows when this is sent.
+                connection.flush_again = play.subscription.next() < replica.log().head() || !replica.is_live();
+                return Some(SendBuf::Shared(bytes));
+            }
+        }
+        let mut out = Gather::new(own);
+        let mut finished: SmallVec<[u32; 1]> = SmallVec::new();
+        for play in &mut connection.plays {
+            let Some(stream) = self.relay.stream(play.stream) else { continue };
+            loop {
+                match play.step(&stream.replica, &mut connection.session, &mut out, now_ms) {
+                    Progress::Took(tags) => self.stats.tags_sent.add(tags),
+                    Progress::Started | Progress::Ended => {}
+                    Progress::Skipped => self.stats.skips.add(1),
+                    Progress::Finished => {
+                        finished.push(play.msid);
+                        break;
+                    }
+                    Progress::Full => {
+                        connection.flush_again = true;
+                        break;
+                    }
+                    Progress::Idle => break,
+                }
+            }
+        }
+        for msid in finished {
+            connection.heard_ms = now_ms;
+            self.close_net_stream(id, connection, msid);
+        }
+        Some(SendBuf::Gather(Box::new(out)))
+    }
+
+    /// Hands queued sends to the kernel and goes on with connections whose sends have ended.
+    pub(in crate::serve) fn pump(&mut self) {
+        let mut ended = std::mem::take(&mut self.ended);
+        loop {
+            self.ring.pump(|token, whole, bytes| ended.push((token, whole, bytes)));
+            if ended.is_empty() {
+                break;
+            }
+            for (token, whole, bytes) in ended.drain(..) {
+                self.stats.bytes_sent.add(bytes as u64);
+                self.send_ended(token, whole);
+            }
+        }
+        self.ended = ended;
+        self.stats.send_syscalls.set(self.ring.syscalls());
+    }
+
+    pub(super) fn send_ended(&mut self, token: u64, whole: bool) {
+        let id = place(token);
+        let Some(connection) = self.connections.get_mut(id).and_then(Option::as_deref_mut) else { return };
+        if connection.token(id) != token {
+            return;
+        }
+        connection.sending = false;
+        if !whole {
+            // The socket was shut, by us or the peer; the task's read sees it and closes.
+            connection.close(CloseReason::PeerClosed);
+        } else if connection.flush_again || connection.session.output_len() > 0 {
+            connection.flush_again = false;
+            self.flush_guarded(id, false);
+        }
+        if let Some(connection) = self.connections.get_mut(id).and_then(Option::as_deref_mut)
+            && let Some(waker) = connection.drained.take_if(|_| !connection.sending)
+        {
+            waker.wake();
+        }
+    }
+
+    /// Ready when nothing of the connection is in flight or waits.
+    pub(in crate::serve) fn poll_drained(&mut self, id: usize, cx: &Context<'_>) -> Poll<()> {
+        let Some(connection) = self.connections.get_mut(id).and_then(Option::as_deref_mut) else {
+            return Poll::Ready(());
+        };
+        if !connection.sending {
+            return Poll::Ready(());
+        }
+        connection.drained = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}

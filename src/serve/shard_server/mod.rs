@@ -1,0 +1,399 @@
+//! Everything of one shard: connections, streams, the send ring. All of it synchronous.
+//!
+//! Invariants worth naming:
+//! * A connection has at most one send in flight, of whole messages; what else it has to say waits.
+//! * A player's queue is its cursor. Nothing is allocated per tag and player.
+//! * A descriptor is not closed before everything queued on it has been handed to the kernel: its
+//!   number may be another connection's next.
+
+mod events;
+mod flush;
+mod peer;
+
+pub(super) use peer::CloseReason;
+
+use super::{Shared, rtmp::player::Image};
+use crate::{
+    config::Vhost,
+    net::{self, Notifier, SendRing},
+    proto::{
+        flv::Tag,
+        rtmp::server::{self, ServerSession},
+    },
+    shard::{
+        mesh::{Mesh, ShardWaker},
+        relay::{self, Message, Relay, StreamId},
+    },
+    stats::ShardStats,
+    stream,
+};
+use peer::Connection;
+use slab::Slab;
+use smallvec::SmallVec;
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{OwnedFd, RawFd},
+    sync::{Arc, atomic::Ordering},
+};
+
+/// How often connections are looked over.
+const HOUSEKEEPING_MS: u64 = 1000;
+
+/// What crosses between shards besides tags.
+#[derive(Debug)]
+pub(crate) enum ShardMessage {
+    /// A publisher comes home.
+    Adopt(Box<Moved>),
+    /// A publisher that cannot move wants to publish.
+    Publish { key: String, settings: stream::Settings, publisher: Publisher },
+    /// The home's answer.
+    Published { home: usize, connection: u64, msid: u32, stream: Option<StreamId> },
+    /// A tag of such a publisher.
+    Tag { stream: StreamId, publisher: Publisher, tag: Tag },
+    /// Its end.
+    Unpublish { stream: StreamId, publisher: Publisher },
+}
+
+/// Who publishes a stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Publisher {
+    shard: usize,
+    connection: u64,
+    msid: u32,
+}
+
+/// A connection on its way to another shard.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    pub(super) descriptor: OwnedFd,
+    pub(super) peer: SocketAddr,
+    pub(super) state: MovedState,
+    /// What it wants to publish.
+    pub(super) msid: u32,
+    pub(super) stream: String,
+    /// Bytes read and not yet understood.
+    pub(super) unread: Vec<u8>,
+}
+
+/// A connection's protocol state.
+#[derive(Debug)]
+pub(crate) struct MovedState {
+    session: ServerSession,
+    real_peer: Option<SocketAddr>,
+}
+
+/// What a connection's task does next.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Continue,
+    SetNodelay(bool),
+    Move { home: usize, msid: u32, stream: String, unread: Vec<u8> },
+    Close(CloseReason),
+}
+
+/// See the module.
+pub(super) struct ShardServer {
+    shared: Arc<Shared>,
+    stats: Arc<ShardStats>,
+    relay: Relay<Publisher, ShardMessage>,
+    ring: SendRing,
+    connections: Slab<Option<Box<Connection>>>,
+    serial: u32,
+    images: Vec<Image>,
+    changed: Vec<StreamId>,
+    ended: Vec<(u64, bool, usize)>,
+    housekeeping_ms: u64,
+}
+
+impl ShardServer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        mesh: Mesh<Message<ShardMessage>>,
+        stats: Arc<ShardStats>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            shared,
+            relay: Relay::new(mesh, Arc::clone(&stats)),
+            stats,
+            ring: SendRing::new()?,
+            connections: Slab::new(),
+            serial: 0,
+            images: Vec::new(),
+            changed: Vec::new(),
+            ended: Vec::new(),
+            housekeeping_ms: 0,
+        })
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn wakers(&self) -> &Arc<[ShardWaker]> {
+        self.relay.wakers()
+    }
+
+    pub(super) fn index(&self) -> usize {
+        self.relay.me()
+    }
+
+    pub(super) fn notifier(&self) -> Notifier {
+        self.ring.notifier()
+    }
+
+    /// Counts a new connection in, unless there are too many.
+    pub(super) fn admit(&self) -> bool {
+        let max = self.shared.config.max_connections as usize;
+        if self.shared.connections.fetch_add(1, Ordering::Relaxed) < max {
+            self.stats.accepted.add(1);
+            return true;
+        }
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.stats.refused.add(1);
+        tracing::warn!(max_connections = max, "a connection is refused");
+        false
+    }
+
+    pub(super) fn accept_paused(&self, error: &io::Error) {
+        self.stats.accept_pauses.add(1);
+        tracing::warn!(%error, "accept pauses; running streams go on");
+    }
+
+    /// Takes a fresh connection in; returns its place.
+    pub(super) fn insert(&mut self, descriptor: RawFd, peer: SocketAddr, proxy: bool) -> usize {
+        let settings = self.shared.config.vhosts.first().map(session_settings).unwrap_or_default();
+        let session = ServerSession::new(settings, fastrand::u64(..));
+        let id = self.insert_session(descriptor, peer, session);
+        if proxy {
+            self.with(id, |connection| connection.proxy = Some(Vec::new()));
+        }
+        id
+    }
+
+    /// Takes a connection of another shard over.
+    pub(super) fn insert_moved(&mut self, descriptor: RawFd, peer: SocketAddr, state: MovedState) -> usize {
+        let id = self.insert_session(descriptor, peer, state.session);
+        self.with(id, |connection| {
+            connection.handshaken = true;
+            connection.real_peer = state.real_peer;
+        });
+        id
+    }
+
+    fn insert_session(&mut self, descriptor: RawFd, peer: SocketAddr, session: ServerSession) -> usize {
+        self.serial = self.serial.wrapping_add(1);
+        self.connections.insert(Some(Box::new(Connection {
+            serial: self.serial,
+            descriptor,
+            peer,
+            real_peer: None,
+            session,
+            proxy: None,
+            plays: SmallVec::new(),
+            publishes: SmallVec::new(),
+            handshaken: false,
+            sending: false,
+            flush_again: false,
+            send_started_ms: 0,
+            heard_ms: self.shared.now_ms(),
+            closing: None,
+            drained: None,
+        })))
+    }
+
+    /// Changes a connection that is not being worked on.
+    fn with<T>(&mut self, id: usize, change: impl FnOnce(&mut Connection) -> T) -> Option<T> {
+        self.connections.get_mut(id)?.as_deref_mut().map(change)
+    }
+
+    /// When [`Self::turn`] has something to do next, in ms of the process's clock.
+    pub(super) fn next_due_ms(&self) -> u64 {
+        if self.relay.is_blocked() {
+            return self.shared.now_ms() + 1;
+        }
+        let due = self.relay.streams().filter_map(|(_, stream)| stream.replica.schedule.next_due_ms());
+        due.chain([self.housekeeping_ms]).min().unwrap_or(self.housekeeping_ms)
+    }
+
+    /// One round of the shard's loop: what came from other shards, who is due, who is late. Returns
+    /// connections that have moved here.
+    pub(super) fn turn(&mut self) -> Vec<Box<Moved>> {
+        let mut arrived = Vec::new();
+        let mut changed = std::mem::take(&mut self.changed);
+        while let Some(message) = self.relay.receive(&mut changed) {
+            self.receive_message(message, &mut changed, &mut arrived);
+        }
+        self.changed = changed;
+        self.flush_changed();
+        let now_ms = self.shared.now_ms();
+        let due = |(id, stream): (StreamId, &relay::Stream<Publisher>)| {
+            stream.replica.schedule.next_due_ms().filter(|due_ms| *due_ms <= now_ms).map(|_| id)
+        };
+        let due: SmallVec<[StreamId; 16]> = self.relay.streams().filter_map(due).collect();
+        for stream in due {
+            self.flush_stream(stream, now_ms);
+        }
+        if now_ms >= self.housekeeping_ms {
+            self.housekeeping_ms = now_ms + HOUSEKEEPING_MS;
+            self.look_over_connections(now_ms);
+        }
+        self.pump();
+        arrived
+    }
+
+    fn receive_message(&mut self, message: ShardMessage, changed: &mut Vec<StreamId>, arrived: &mut Vec<Box<Moved>>) {
+        match message {
+            ShardMessage::Adopt(moved) => arrived.push(moved),
+            ShardMessage::Publish { key, settings, publisher } => {
+                let stream = self.relay.publish(&key, settings, publisher).ok();
+                let Publisher { shard, connection, msid } = publisher;
+                let home = self.relay.me();
+                self.relay.send(shard, ShardMessage::Published { home, connection, msid, stream });
+            }
+            ShardMessage::Published { home, connection, msid, stream } => {
+                self.published(home, connection, msid, stream)
+            }
+            ShardMessage::Tag { stream, publisher, tag } => {
+                if self.relay.stream(stream).is_some_and(|stream| stream.publisher == Some(publisher)) {
+                    self.relay.ingest(stream, tag, self.shared.now_ms());
+                    if changed.last() != Some(&stream) {
+                        changed.push(stream);
+                    }
+                }
+            }
+            ShardMessage::Unpublish { stream, publisher } => {
+                if self.relay.stream(stream).is_some_and(|stream| stream.publisher == Some(publisher)) {
+                    changed.push(stream);
+                    self.relay.unpublish(stream);
+                }
+            }
+        }
+    }
+
+    /// Ends whatever a connection publishes and plays.
+    pub(super) fn end_service(&mut self, id: usize) {
+        let Some(mut connection) = self.connections.get_mut(id).and_then(Option::take) else {
+            return self.forget(id);
+        };
+        for play in std::mem::take(&mut connection.plays) {
+            self.end_play(id, &play);
+        }
+        for publish in std::mem::take(&mut connection.publishes) {
+            self.end_publish(id, &connection, publish);
+        }
+        self.put_back(id, connection);
+        self.flush_connection(id, false);
+        self.flush_changed();
+        self.pump();
+    }
+
+    /// Cleans up after a connection that was lost in a panic: whatever names it.
+    fn forget(&mut self, id: usize) {
+        self.stats.panics.add(1);
+        let me = self.relay.me();
+        let streams: Vec<StreamId> = self.relay.streams().map(|(stream, _)| stream).collect();
+        for stream in streams {
+            let Some(found) = self.relay.stream_mut(stream) else { continue };
+            let members: Vec<u64> = found.replica.schedule.members().filter(|member| place(*member) == id).collect();
+            for member in members {
+                found.replica.schedule.remove(member);
+                self.stats.players.add(u64::MAX);
+            }
+            let publishes = |publisher: &Publisher| publisher.shard == me && place(publisher.connection) == id;
+            if self.relay.stream(stream).and_then(|stream| stream.publisher).as_ref().is_some_and(publishes) {
+                self.changed.push(stream);
+                self.relay.unpublish(stream);
+                self.stats.publishers.add(u64::MAX);
+            } else {
+                self.relay.release(stream);
+            }
+        }
+    }
+
+    /// Forgets a connection, and logs why.
+    pub(super) fn remove(&mut self, id: usize, reason: &CloseReason) {
+        self.pump();
+        let connection = self.connections.try_remove(id).flatten();
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.stats.closed.add(1);
+        let Some(connection) = connection else {
+            tracing::error!("a connection was lost: {reason}");
+            return;
+        };
+        let reason = connection.closing.as_ref().unwrap_or(reason);
+        let (peer, position) = (connection.named(), connection.session.position());
+        if reason.is_fault() {
+            tracing::warn!(%peer, position, "closed: {reason}");
+        } else {
+            tracing::debug!(%peer, position, "closed: {reason}");
+        }
+    }
+
+    /// Takes a connection out to send it to another shard.
+    pub(super) fn take_for_move(&mut self, id: usize) -> Option<MovedState> {
+        self.pump();
+        let connection = self.connections.try_remove(id).flatten()?;
+        Some(MovedState { session: connection.session, real_peer: connection.real_peer })
+    }
+
+    /// Sends a connection to its stream's home.
+    pub(super) fn send_moved(&mut self, home: usize, moved: Box<Moved>) {
+        self.relay.send(home, ShardMessage::Adopt(moved));
+    }
+
+    /// A connection was lost on its way.
+    pub(super) fn forget_moved(&self) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.stats.closed.add(1);
+    }
+
+    /// Closes connections that are late with something.
+    fn look_over_connections(&mut self, now_ms: u64) {
+        for (_, connection) in &mut self.connections {
+            if let Some(connection) = connection.as_deref_mut()
+                && let Some(reason) = connection.lateness(now_ms)
+            {
+                connection.close(reason);
+            }
+        }
+    }
+
+    /// Closes everything, for the process's end.
+    pub(super) fn shut_down(&mut self) {
+        for (_, connection) in &mut self.connections {
+            if let Some(connection) = connection.as_deref_mut() {
+                net::shutdown(connection.descriptor);
+            }
+        }
+        self.pump();
+    }
+}
+
+fn session_settings(vhost: &Vhost) -> server::Settings {
+    server::Settings { chunk_size: vhost.chunk_size, ..Default::default() }
+}
+
+fn stream_settings(vhost: &Vhost) -> stream::Settings {
+    stream::Settings {
+        gop_cache: vhost.play.gop_cache,
+        gop_cache_tags_max: u64::from(vhost.play.gop_cache_max_frames),
+        queue_ms_max: u64::from(vhost.play.queue_length_s) * 1000,
+        mw_latency_ms: u64::from(vhost.play.mw_latency_ms),
+        mw_msgs: u64::from(vhost.play.mw_msgs),
+    }
+}
+
+/// A player in a schedule: its connection's place and its NetStream.
+fn member(id: usize, msid: u32) -> u64 {
+    u64::from(msid) << 32 | (id as u64 & 0xFFFF_FFFF)
+}
+
+fn msid_of(member: u64) -> u32 {
+    u32::try_from(member >> 32).unwrap_or(0)
+}
+
+/// The connection's place in a member or token.
+fn place(token: u64) -> usize {
+    usize::try_from(token & 0xFFFF_FFFF).unwrap_or(usize::MAX)
+}
