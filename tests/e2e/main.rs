@@ -1,0 +1,13 @@
+//! The server from outside: real encoders and players, hostile peers, thousands of connections.
+//!
+//! `tests/README.md` maps the rows of the specification to these tests.
+
+mod bad_input;
+mod clients;
+mod commands;
+mod load;
+mod media;
+mod operation;
+mod peer;
+mod relay;
+mod server;

@@ -1,0 +1,157 @@
+//! A server process under test.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// How long an event may take before a test fails.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` gives a value; fails the test after [`LIMIT`].
+pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + LIMIT;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < until, "{what}: not within {LIMIT:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A running server; it is stopped when dropped.
+pub(crate) struct Server {
+    child: Child,
+    addresses: Vec<SocketAddr>,
+    directory: TempDir,
+}
+
+impl Server {
+    /// Starts with a configuration, all CPUs.
+    pub(crate) fn start(config: &str) -> Self {
+        Self::start_with(config, Command::new(env!("CARGO_BIN_EXE_corecast")))
+    }
+
+    /// One vhost with its defaults on a free port.
+    pub(crate) fn plain() -> Self {
+        Self::start("listen 127.0.0.1:0; max_connections 6000; vhost __defaultVhost__ { }")
+    }
+
+    /// Starts through `command`, to which `-c FILE` is added.
+    pub(crate) fn start_with(config: &str, mut command: Command) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("test.conf");
+        fs::write(&file, config).expect("a configuration");
+        let log = fs::File::create(directory.path().join("log")).expect("a log");
+        let mut child = command
+            .arg("-c")
+            .arg(&file)
+            .env("RUST_LOG", "warn,corecast=debug")
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("the server");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout"));
+        let mut addresses = Vec::new();
+        for line in stdout.lines().map_while(Result::ok) {
+            if let Some(address) = line.strip_prefix("listen:") {
+                addresses.push(address.trim().parse().expect("an address"));
+            }
+            if line.starts_with("play:") {
+                break;
+            }
+        }
+        let log = fs::read_to_string(directory.path().join("log")).unwrap_or_default();
+        assert!(!addresses.is_empty(), "the server does not start: {log}");
+        Self { child, addresses, directory }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("rtmp://{}{path}", self.address())
+    }
+
+    /// A path for a test's file, readable for everybody.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.file("log")).unwrap_or_default()
+    }
+
+    /// Waits until `count` lines of the log contain `text`.
+    pub(crate) fn wait_for_log(&self, text: &str, count: usize) {
+        eventually(&format!("{count} x `{text}` in the log"), || {
+            (self.log().lines().filter(|line| line.contains(text)).count() >= count).then_some(())
+        });
+    }
+
+    pub(crate) fn rss_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("/proc");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches("kB").trim().parse().expect("a number")
+    }
+
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("/proc").count()
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.pid().to_string()]).status().expect("kill");
+        assert!(sent.success());
+    }
+
+    /// Waits for the end; returns the exit code and the counters of the last log line.
+    pub(crate) fn wait(mut self) -> (Option<i32>, Totals) {
+        let code = eventually("the server's end", || self.child.try_wait().expect("wait")).code();
+        let log = self.log();
+        let line = log.lines().rev().find_map(|line| line.split_once("totals: ")).map_or("", |(_, totals)| totals);
+        (code, Totals(line.to_owned()))
+    }
+
+    /// Stops with SIGTERM.
+    pub(crate) fn stop(self) -> (Option<i32>, Totals) {
+        self.signal("-TERM");
+        self.wait()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(30).collect();
+            eprintln!("the server's last words, newest first:\n{}", tail.join("\n"));
+        }
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The server's counters at its end.
+pub(crate) struct Totals(String);
+
+impl Totals {
+    pub(crate) fn value(&self, name: &str) -> u64 {
+        let found = self.0.split(' ').find_map(|item| item.strip_prefix(name)?.strip_prefix('='));
+        found.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {}", self.0))
+    }
+}
