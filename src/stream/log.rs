@@ -14,12 +14,17 @@ pub struct Entry {
     pub tag: Tag,
     /// What it is.
     pub info: TagInfo,
-    /// Media time in ms, unwrapped: grows over 2^32.
+    /// Media time in ms, unwrapped: grows over 2^32. [`Entry::BEFORE_MEDIA`] before all media.
     pub time_ms: i64,
     /// Distance to the last tag of its kind, in ms, modulo 2^32; 0 for the first one.
     pub delta_ms: u32,
     /// When the publisher's shard got it, in ms of the process's clock.
     pub arrived_ms: u64,
+}
+
+impl Entry {
+    /// The time of what comes before a publish's first media tag: where a subscription begins.
+    pub const BEFORE_MEDIA: i64 = i64::MIN;
 }
 
 /// Entries by index.

@@ -79,6 +79,13 @@ struct Epoch {
     newest_ms: [Option<i64>; 3],
 }
 
+impl Epoch {
+    /// The newest time of audio or video.
+    fn newest_media_ms(&self) -> Option<i64> {
+        self.newest_ms[..2].iter().flatten().copied().max()
+    }
+}
+
 impl Replica {
     /// A stream that nobody publishes yet.
     pub fn new(settings: Settings) -> Self {
@@ -148,12 +155,9 @@ impl Replica {
 
     /// Appends a tag; its distance to the last of its kind is set here.
     pub fn push(&mut self, mut entry: Entry) {
-        let kind = kind_index(entry.tag.kind);
-        let last = self.epoch.newest_ms[kind].unwrap_or(entry.time_ms);
-        entry.delta_ms = truncate(entry.time_ms.wrapping_sub(last));
-        self.epoch.newest_ms[kind] = Some(entry.time_ms);
-        self.headers.update(&entry);
         let class = entry.info.class;
+        self.set_time(&mut entry);
+        self.headers.update(&entry);
         self.epoch.expects_video |= match class {
             Class::Metadata => codec::read_metadata(&entry.tag.body).has_video,
             Class::Header { .. } | Class::Keyframe | Class::InterFrame => entry.tag.kind == TagKind::Video,
@@ -171,6 +175,29 @@ impl Replica {
         if self.schedule.is_empty() || self.log.bytes() > super::LOG_BYTES_MAX {
             self.trim();
         }
+    }
+
+    /// Media has its own time. Setups and script data have it only if it lies near the media's: many
+    /// encoders send them with 0 at any time. Before all media they have none.
+    fn set_time(&mut self, entry: &mut Entry) {
+        let kind = kind_index(entry.tag.kind);
+        let own = match entry.info.class {
+            Class::Keyframe | Class::InterFrame | Class::Audio => Some(entry.time_ms),
+            Class::Metadata | Class::Header { .. } | Class::Data => {
+                let media = self.epoch.newest_media_ms();
+                media.map(|media| if (entry.time_ms - media).abs() > TRACK_LAG_MS_MAX { media } else { entry.time_ms })
+            }
+        };
+        let Some(time_ms) = own else {
+            entry.time_ms = Entry::BEFORE_MEDIA;
+            return;
+        };
+        let last = self.epoch.newest_ms[kind].unwrap_or(time_ms);
+        // A setup must not turn its track's clock back.
+        let media = matches!(entry.info.class, Class::Keyframe | Class::InterFrame | Class::Audio);
+        entry.time_ms = if media { time_ms } else { time_ms.max(last) };
+        entry.delta_ms = truncate(entry.time_ms.wrapping_sub(last));
+        self.epoch.newest_ms[kind] = Some(entry.time_ms);
     }
 
     /// Tags that stand before a publish's first keyframe belong to its first GOP, unless inter frames
@@ -254,24 +281,29 @@ impl Replica {
             subscription.state = State::Waiting;
             return Step::End;
         }
-        if subscription.state == State::AwaitingKeyframe {
-            match self.newest_keyframe.filter(|keyframe| *keyframe >= subscription.next) {
-                Some(keyframe) if !over => {
-                    subscription.next = keyframe;
-                    subscription.state = State::Playing;
-                }
-                _ => {
-                    subscription.next = limit;
-                    return if over { self.step(subscription, now_ms) } else { Step::Wait };
-                }
-            }
-        } else if !over && self.lags(subscription, now_ms) {
-            self.skip(subscription);
-            return Step::Skipped;
-        } else if subscription.next < self.log.first() {
-            subscription.next = self.log.first().min(limit);
+        let trimmed = subscription.next < self.log.first();
+        if subscription.state == State::Playing && !over && (trimmed || self.lags(subscription, now_ms)) {
             subscription.skips += 1;
-            return Step::Skipped;
+            subscription.next += 1;
+            subscription.state = State::AwaitingKeyframe;
+        }
+        if subscription.state == State::AwaitingKeyframe {
+            let landing = self.landing(subscription.next);
+            subscription.next = landing.unwrap_or(limit).min(limit);
+            return match landing {
+                _ if over => self.step(subscription, now_ms),
+                None => Step::Wait,
+                Some(index) => {
+                    subscription.state = State::Playing;
+                    Step::Skipped { headers: self.headers_at(index) }
+                }
+            };
+        }
+        if trimmed {
+            // The rest of a publish that is over: what of it is left.
+            subscription.skips += 1;
+            subscription.next = self.log.first().min(limit);
+            return Step::Skipped { headers: &self.headers };
         }
         Step::Entries(subscription.next..limit)
     }
@@ -282,19 +314,16 @@ impl Replica {
             .is_none_or(|entry| now_ms.saturating_sub(entry.arrived_ms) > self.settings.queue_ms_max)
     }
 
-    /// Moves to the newest keyframe; without one ahead, to the next that comes; a stream without
-    /// video to its end.
-    fn skip(&self, subscription: &mut Subscription) {
-        subscription.skips += 1;
-        match self.newest_keyframe.filter(|keyframe| *keyframe > subscription.next && *keyframe >= self.log.first()) {
-            Some(keyframe) => subscription.next = keyframe,
-            None => {
-                subscription.next = self.log.head();
-                if self.epoch.keyframe_seen {
-                    subscription.state = State::AwaitingKeyframe;
-                }
-            }
-        }
+    /// Where a subscription at `next` goes on that fell behind: at the newest keyframe; a stream
+    /// without video at its end. `None` until a keyframe comes.
+    fn landing(&self, next: u64) -> Option<u64> {
+        let keyframe = self.newest_keyframe.filter(|keyframe| *keyframe >= next.max(self.log.first()));
+        keyframe.or_else(|| (!self.epoch.keyframe_seen).then(|| self.log.head()))
+    }
+
+    /// The headers as of `index`, if it is where late joiners start; else the newest.
+    fn headers_at(&self, index: u64) -> &Headers {
+        self.mark.as_ref().filter(|mark| mark.index == index).map_or(&self.headers, |mark| &mark.headers)
     }
 
     fn try_start<'a>(&'a self, subscription: &mut Subscription) -> Step<'a> {
@@ -340,7 +369,8 @@ impl Replica {
     /// first tag need not be the earliest.
     fn start_time(&self, next: u64) -> i64 {
         let mut first: [Option<i64>; 3] = [None; 3];
-        for entry in self.log.range(next..self.log.head()) {
+        let timed = |entry: &&Entry| entry.time_ms != Entry::BEFORE_MEDIA && entry.tag.kind != TagKind::Script;
+        for entry in self.log.range(next..self.log.head()).filter(timed) {
             let seen = &mut first[kind_index(entry.tag.kind)];
             *seen = Some(seen.map_or(entry.time_ms, |time| time.min(entry.time_ms)));
             if first[0].is_some() && first[1].is_some() {
@@ -348,7 +378,7 @@ impl Replica {
             }
         }
         let start = first.iter().flatten().copied().min();
-        let newest = self.epoch.newest_ms.iter().flatten().copied().max().unwrap_or(0);
+        let newest = self.epoch.newest_media_ms().unwrap_or(0);
         // A track with nothing ahead in the log goes on from its last tag.
         let behind = (0..2).filter(|kind| first[*kind].is_none()).filter_map(|kind| self.epoch.newest_ms[kind]);
         let from = start.unwrap_or(newest);

@@ -1,6 +1,6 @@
 //! A cursor in a stream's log. Everything that leaves the server holds one.
 
-use super::Headers;
+use super::{Entry, Headers};
 use std::ops::Range;
 
 /// A republish goes on so long after the last tag before it, in ms.
@@ -44,8 +44,12 @@ pub enum Step<'a> {
         /// Whether the subscription has had media of an earlier publish.
         again: bool,
     },
-    /// It fell behind and has been moved; the next entry is not the successor of the last one.
-    Skipped,
+    /// It fell behind and has been moved: the next entry is not the successor of the last one. Setups
+    /// may have changed on the way: give these first.
+    Skipped {
+        /// As of the new place.
+        headers: &'a Headers,
+    },
     /// Entries to give now; tell [`Subscription::advance`] how far.
     Entries(Range<u64>),
     /// The publish is over and everything of it has been taken.
@@ -83,13 +87,18 @@ impl Subscription {
 
     /// An entry's time on this subscription's clock, in ms, from 0.
     pub fn time_of(&self, time_ms: i64) -> u32 {
+        if time_ms == Entry::BEFORE_MEDIA {
+            return self.resume_time();
+        }
         truncate((time_ms - self.base_ms).max(0))
     }
 
     /// Everything before `next` has been taken, the newest of it at log time `newest_ms`.
     pub fn advance(&mut self, next: u64, newest_ms: i64) {
         self.next = next;
-        self.newest_ms = self.newest_ms.max(newest_ms - self.base_ms);
+        if newest_ms > Entry::BEFORE_MEDIA {
+            self.newest_ms = self.newest_ms.max(newest_ms - self.base_ms);
+        }
     }
 }
 

@@ -98,7 +98,11 @@ fn ten_thousand_connect_and_reset_cycles() {
             reset(peer.socket);
         }
         _ => {
-            let peer = if n % 20 == 9 { Peer::play(server.address(), "live", "r") } else { Peer::connect(server.address(), "r") };
+            let peer = if n % 20 == 9 {
+                Peer::play(server.address(), "live", "r")
+            } else {
+                Peer::connect(server.address(), "r")
+            };
             reset(peer.socket);
         }
     };

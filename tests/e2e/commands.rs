@@ -68,7 +68,8 @@ fn b8_control_messages_are_obeyed() {
     let body = [&[0][..], &corecast::proto::rtmp::command::Command::encode("publish", 5.0, &publish)].concat();
     peer.send(3, type_id::COMMAND_AMF3, msid, 0, &body);
     peer.expect_status("NetStream.Publish.Start");
-    let metadata = [Value::string("@setDataFrame"), Value::string("onMetaData"), Value::object([("width", Value::Number(8.0))])];
+    let metadata =
+        [Value::string("@setDataFrame"), Value::string("onMetaData"), Value::object([("width", Value::Number(8.0))])];
     peer.send(5, type_id::DATA_AMF3, msid, 0, &[&[0][..], &amf0::encode_all(&metadata)].concat());
     // A message that is given up, on the chunk stream of the next one.
     let mut wire = header0(6, 0, 300, 9, msid).to_vec();
@@ -81,7 +82,8 @@ fn b8_control_messages_are_obeyed() {
         tag.extend_from_slice(&[0, 0, 0, 11 + body.len() as u8]);
         tag
     };
-    let parts = [tag(9, 0, &[0x17, 0, 9]), tag(9, 0, &[0x17, 1, 9]), tag(8, 20, &[0xAF, 1, 9]), tag(9, 40, &[0x27, 1, 9])];
+    let parts =
+        [tag(9, 0, &[0x17, 0, 9]), tag(9, 0, &[0x17, 1, 9]), tag(8, 20, &[0xAF, 1, 9]), tag(9, 40, &[0x27, 1, 9])];
     peer.send(7, type_id::AGGREGATE, msid, 500, &parts.concat());
     let data = player.find("onMetaData", |message| (message.type_id == 18).then(|| message.payload.to_vec()));
     let data = if data.starts_with(b"\x02\x00\x11|Rtmp") {
@@ -134,7 +136,9 @@ fn g1_enhanced_capabilities_are_answered() {
         peer.command(0, "connect", 1.0, &[Value::object([("app", Value::string("live")), field])]);
         let result = peer.expect_result(1.0);
         for at in [0, 1] {
-            let Some(Value::StrictArray(list)) = result.argument(at).property("fourCcList") else { panic!("fourCcList") };
+            let Some(Value::StrictArray(list)) = result.argument(at).property("fourCcList") else {
+                panic!("fourCcList")
+            };
             assert!(list.contains(&Value::string("hvc1")) && list.contains(&Value::string("Opus")));
             let forward = result.argument(at).property("videoFourCcInfoMap").and_then(|map| map.property("*"));
             assert_eq!(forward, Some(&Value::Number(4.0)), "Forward");
@@ -197,7 +201,8 @@ fn c3_variants() {
 fn c4_play_is_answered_in_order() {
     let server = Server::plain();
     let mut publisher = Peer::publish(server.address(), "live", "c4");
-    let metadata = amf0::encode_all(&[Value::string("onMetaData"), Value::object([("videocodecid", Value::Number(7.0))])]);
+    let metadata =
+        amf0::encode_all(&[Value::string("onMetaData"), Value::object([("videocodecid", Value::Number(7.0))])]);
     publisher.send(5, 18, 1, 0, &metadata);
     publisher.send_gop(1, 1000, 30);
     server.wait_for_log("publish: AVC", 1);
@@ -362,9 +367,8 @@ fn c9_waiting_player_is_served_and_told() {
 /// D2, D3, D4, D5, D7: vhosts by host name, by query, unknown, off; and their streams are apart.
 #[test]
 fn d3_vhosts() {
-    let server = Server::start(
-        "listen 127.0.0.1:0; vhost a.example { } vhost b.example { } vhost off.example { enabled off; }",
-    );
+    let server =
+        Server::start("listen 127.0.0.1:0; vhost a.example { } vhost b.example { } vhost off.example { enabled off; }");
     let play = |tc_url: &str, app: &str, stream: &str| {
         let mut peer = Peer::handshake(server.address(), Scheme::Simple);
         peer.connect_app(app, tc_url);
@@ -411,11 +415,8 @@ fn g9_extended_bodies_pass_untouched() {
     let server = Server::plain();
     let mut publisher = Peer::publish(server.address(), "live", "g9");
     let body = |head: &[u8], fourcc: &[u8; 4], rest: &[u8]| [head, fourcc, rest].concat();
-    let headers = [
-        body(&[0x90], b"hvc1", &[1, 2, 3]),
-        body(&[0x96, 0x00], b"av01", &[1, 7, 7]),
-        body(&[0x90], b"zzzz", &[9]),
-    ];
+    let headers =
+        [body(&[0x90], b"hvc1", &[1, 2, 3]), body(&[0x96, 0x00], b"av01", &[1, 7, 7]), body(&[0x90], b"zzzz", &[9])];
     let frames = [
         body(&[0x97, 2, 1, 2, 3, 0x01], b"hvc1", &[0, 0, 0, 5]),
         body(&[0xA6, 0x01], b"av01", &[1, 6]),

@@ -20,7 +20,18 @@ fn publish(server: &Server, streams: usize, file: &Path) -> Running {
 fn play(server: &Server, players: usize, streams: usize, file: &Path) -> String {
     let url = server.url("/live/s{i}");
     let mut command = bounded(BENCH);
-    command.args(["play", "-c", &players.to_string(), "--streams", &streams.to_string(), "-r", &url, "--seconds", "8", "-i"]);
+    command.args([
+        "play",
+        "-c",
+        &players.to_string(),
+        "--streams",
+        &streams.to_string(),
+        "-r",
+        &url,
+        "--seconds",
+        "8",
+        "-i",
+    ]);
     let output = Running::start(command.arg(file)).output();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));

@@ -15,7 +15,8 @@ pub(crate) const SECONDS: u32 = 4;
 
 /// Whether `tool` is there. A missing one fails the test, unless the variable allows to skip.
 pub(crate) fn have(tool: &str) -> bool {
-    let found = std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(tool).exists()));
+    let found =
+        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(tool).exists()));
     assert!(found || std::env::var_os(SKIP).is_some(), "{tool} is missing: run scripts/check, or set {SKIP}=1");
     found
 }
@@ -159,10 +160,14 @@ pub(crate) fn packets(framehash: &str) -> Vec<Packet> {
 /// Milliseconds of each track's time base.
 fn tick_ms(framehash: &str) -> Vec<f64> {
     let bases = framehash.lines().filter_map(|line| line.strip_prefix("#tb ")?.split_once(": "));
-    bases.map(|(_, base)| base.split_once('/').map_or(1.0, |(a, b)| {
-        let number = |text: &str| text.trim().parse::<f64>().expect("a number");
-        1000.0 * number(a) / number(b)
-    })).collect()
+    bases
+        .map(|(_, base)| {
+            base.split_once('/').map_or(1.0, |(a, b)| {
+                let number = |text: &str| text.trim().parse::<f64>().expect("a number");
+                1000.0 * number(a) / number(b)
+            })
+        })
+        .collect()
 }
 
 /// The packets of a file.

@@ -29,15 +29,19 @@ struct Head {
 
 pub(super) fn inspect_video(first: u8, rest: &[u8]) -> TagInfo {
     let frame_type = first >> 4 & 0x07;
-    let head = (frame_type != FRAME_TYPE_COMMAND)
-        .then(|| read_head(first & 0x0F, rest, packet_type::VIDEO_MULTITRACK))
-        .flatten();
-    let Some(head) = head else { return TagInfo { class: Class::InterFrame, codec: None } };
+    let Some(head) = read_head(first & 0x0F, rest, packet_type::VIDEO_MULTITRACK) else {
+        return TagInfo { class: Class::Data, codec: None };
+    };
+    // ffmpeg marks HDR metadata as a command frame; only others have no body.
+    if frame_type == FRAME_TYPE_COMMAND && head.packet_type != packet_type::METADATA {
+        return TagInfo { class: Class::Data, codec: None };
+    }
     let class = match head.packet_type {
         packet_type::SEQUENCE_START | packet_type::METADATA | packet_type::MPEG2_TS_SEQUENCE_START => slot(&head),
         // Other tracks' keyframes do not start a GOP: track 0 is the default one.
         packet_type::CODED_FRAMES | packet_type::CODED_FRAMES_X if head.track == 0 => video_frame_class(frame_type),
-        _ => Class::InterFrame,
+        packet_type::CODED_FRAMES | packet_type::CODED_FRAMES_X => Class::InterFrame,
+        _ => Class::Data,
     };
     TagInfo { class, codec: head.fourcc.map(Codec::FourCc) }
 }
@@ -124,12 +128,13 @@ mod tests {
         assert_eq!(video(0x90), Class::Header { slot: 0 });
         assert_eq!(video(0x91), Class::Keyframe);
         assert_eq!(video(0xA1), Class::InterFrame);
-        assert_eq!(video(0x92), Class::InterFrame, "SequenceEnd");
+        assert_eq!(video(0x92), Class::Data, "SequenceEnd");
         assert_eq!(video(0x93), Class::Keyframe, "CodedFramesX");
         assert_eq!(video(0xA3), Class::InterFrame);
         assert_eq!(video(0x94), Class::Header { slot: 0x400 }, "Metadata (HDR)");
         assert_eq!(video(0x95), Class::Header { slot: 0x500 }, "MPEG2TSSequenceStart");
-        assert_eq!(video(0xD1), Class::InterFrame, "a command frame");
+        assert_eq!(video(0xD1), Class::Data, "a command frame");
+        assert_eq!(video(0xD4), Class::Header { slot: 0x400 }, "Metadata as ffmpeg sends it");
         let audio = |first| audio(&body(first)).0;
         assert_eq!(audio(0x90), Class::Header { slot: 0 });
         assert_eq!(audio(0x91), Class::Audio);

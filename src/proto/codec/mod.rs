@@ -32,7 +32,7 @@ pub enum Class {
     InterFrame,
     /// Audio.
     Audio,
-    /// Other script data.
+    /// Anything else: other script data, an end of sequence, a command frame.
     Data,
 }
 
@@ -76,7 +76,7 @@ pub fn inspect(kind: TagKind, body: &[u8]) -> TagInfo {
 }
 
 fn inspect_video(body: &[u8]) -> TagInfo {
-    let &[first, ref rest @ ..] = body else { return TagInfo { class: Class::InterFrame, codec: None } };
+    let &[first, ref rest @ ..] = body else { return TagInfo { class: Class::Data, codec: None } };
     if first & 0x80 != 0 {
         return enhanced::inspect_video(first, rest);
     }
@@ -95,7 +95,7 @@ fn inspect_video(body: &[u8]) -> TagInfo {
     let class = match packet_type {
         Some(0) => Class::Header { slot: 0 },
         Some(1) => video_frame_class(first >> 4),
-        _ => Class::InterFrame,
+        _ => Class::Data,
     };
     TagInfo { class, codec: Some(Codec::Legacy(name)) }
 }
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(class(TagKind::Video, &[0x17, 0, 0, 0, 0]), Class::Header { slot: 0 });
         assert_eq!(class(TagKind::Video, &[0x17, 1, 0, 0, 0]), Class::Keyframe);
         assert_eq!(class(TagKind::Video, &[0x27, 1, 0, 0, 0]), Class::InterFrame);
-        assert_eq!(class(TagKind::Video, &[0x17, 2]), Class::InterFrame, "end of sequence is no place to start");
+        assert_eq!(class(TagKind::Video, &[0x17, 2]), Class::Data, "end of sequence is no place to start");
         assert_eq!(class(TagKind::Video, &[0x12]), Class::Keyframe);
         assert_eq!(class(TagKind::Audio, &[0xAF, 0, 0x12]), Class::Header { slot: 0 });
         assert_eq!(class(TagKind::Audio, &[0xAF, 1]), Class::Audio);

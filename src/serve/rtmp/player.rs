@@ -5,7 +5,7 @@ use crate::{
     net::Gather,
     proto::{flv::TagKind, rtmp::server::ServerSession},
     shard::relay::StreamId,
-    stream::{Replica, Step, Subscription},
+    stream::{Entry, Headers, Replica, Step, Subscription},
 };
 use std::{ops::Range, rc::Rc};
 
@@ -131,13 +131,14 @@ impl Play {
         let mut trial = self.subscription.clone();
         let Step::Entries(range) = replica.step(&mut trial, now_ms) else { return None };
         let range = fitting(replica, range);
-        let mut kinds = [false; 3];
+        let (mut kinds, mut timeless) = ([false; 3], false);
         let mut size = 0;
         for entry in replica.log().range(range.clone()) {
             kinds[index(entry.tag.kind)] = true;
+            timeless |= entry.time_ms == Entry::BEFORE_MEDIA;
             size += entry.tag.body.len() + 64;
         }
-        if self.is_fresh(kinds) {
+        if timeless || self.is_fresh(kinds) {
             return None;
         }
         let mut bytes = Vec::with_capacity(size + size / 64);
@@ -182,15 +183,11 @@ impl Play {
                     session.notify_publish(self.msid);
                     Sink::copy(out, &session.take_output());
                 }
-                let timestamp = self.subscription.resume_time();
-                for entry in headers.iter().filter(|entry| self.wanted[index(entry.tag.kind)]) {
-                    wire::put_first(out, entry, self.streams, chunk_size, timestamp, self.msid);
-                }
-                self.fresh = [true; 3];
+                self.put_headers(headers, chunk_size, out);
                 Progress::Started
             }
-            Step::Skipped => {
-                self.fresh = [true; 3];
+            Step::Skipped { headers } => {
+                self.put_headers(headers, chunk_size, out);
                 Progress::Skipped
             }
             Step::End => {
@@ -201,6 +198,15 @@ impl Play {
             Step::Entries(_) if out.len() >= SEND_BYTES_MAX => Progress::Full,
             Step::Entries(range) => self.put(replica, range, session, out),
         }
+    }
+
+    /// Writes what stands before media, each with a type 0 header; every kind starts anew after it.
+    fn put_headers(&mut self, headers: &Headers, chunk_size: usize, out: &mut Gather) {
+        let timestamp = self.subscription.resume_time();
+        for entry in headers.iter().filter(|entry| self.wanted[index(entry.tag.kind)]) {
+            wire::put_first(out, entry, self.streams, chunk_size, timestamp, self.msid);
+        }
+        self.fresh = [true; 3];
     }
 
     fn put(&mut self, replica: &Replica, range: Range<u64>, session: &mut ServerSession, out: &mut Gather) -> Progress {
@@ -219,7 +225,8 @@ impl Play {
             if !self.wanted[kind] {
                 continue;
             }
-            if std::mem::take(&mut self.fresh[kind]) {
+            let timeless = entry.time_ms == Entry::BEFORE_MEDIA;
+            if timeless || std::mem::take(&mut self.fresh[kind]) {
                 wire::put_first(out, entry, self.streams, chunk_size, timestamp, self.msid);
             } else {
                 wire::put_next(out, entry, self.streams, chunk_size);
