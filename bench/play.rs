@@ -96,8 +96,10 @@ struct Sums {
     bytes: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Totals {
+    /// The least share of its stream that a player got.
+    slowest: f64,
     players: usize,
     full_rate: usize,
     checked: usize,
@@ -185,6 +187,8 @@ struct Report {
 
 fn measure(arguments: &Arguments, executors: &[Executor]) -> anyhow::Result<Report> {
     let cpu = || arguments.pid.map(process::cpu_seconds).transpose();
+    // Every player has got the GOP that it began with: what comes now comes in real time.
+    std::thread::sleep(TAIL);
     ask_all(executors, Ask::Begin)?;
     let (cpu_before, bytes_before, started) = (cpu()?, ask_sums(executors)?.bytes, Instant::now());
     let total = Duration::from_secs(arguments.seconds);
@@ -206,7 +210,12 @@ fn measure(arguments: &Arguments, executors: &[Executor]) -> anyhow::Result<Repo
 fn print(arguments: &Arguments, report: &Report, refused: usize) -> bool {
     let Report { totals, bytes, seconds, .. } = report;
     let gib = *bytes as f64 / f64::from(1 << 30);
-    println!("full rate: {} of {} players", totals.full_rate, arguments.clients);
+    println!(
+        "full rate: {} of {} players, the slowest at {:.0} %",
+        totals.full_rate,
+        arguments.clients,
+        totals.slowest.min(1.0) * 100.0
+    );
     println!(
         "content:   {} players checked, {} media tags, {} faults",
         totals.checked,
@@ -426,6 +435,8 @@ impl Load {
             let full = (player.progress() - begin) as f64 >= best as f64 * FULL_RATE;
             let whole = player.checker.as_ref().is_none_or(|checker| checker.borrow().faults.total() == 0);
             totals.full_rate += usize::from(full && whole && best > 0 && player.alive.get());
+            let share = (player.progress() - begin) as f64 / best.max(1) as f64;
+            totals.slowest = totals.slowest.min(share);
             if let Some(checker) = &player.checker {
                 let checker = checker.borrow();
                 totals.checked += 1;
@@ -443,8 +454,23 @@ impl Player {
     }
 }
 
+impl Default for Totals {
+    fn default() -> Self {
+        Self {
+            slowest: f64::INFINITY,
+            players: 0,
+            full_rate: 0,
+            checked: 0,
+            faults: Faults::default(),
+            media_tags: 0,
+            errors: HashMap::new(),
+        }
+    }
+}
+
 impl Totals {
     fn add(&mut self, other: &Self) {
+        self.slowest = self.slowest.min(other.slowest);
         self.players += other.players;
         self.full_rate += other.full_rate;
         self.checked += other.checked;

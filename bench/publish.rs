@@ -116,6 +116,7 @@ async fn serve(connected: Vec<Connected>, tags: Arc<Vec<Tag>>, counts: Arc<Count
         counts.failed.fetch_add(connected.len(), Ordering::Relaxed);
         return;
     };
+    let round_ms = tags.iter().map(|tag| tag.timestamp).max().unwrap_or(0) + ROUND_GAP_MS;
     let mut publishers = Vec::new();
     for connected in connected {
         let index = connected.index;
@@ -135,7 +136,7 @@ async fn serve(connected: Vec<Connected>, tags: Arc<Vec<Tag>>, counts: Arc<Count
     }
     while Instant::now() < until {
         for (index, publisher) in publishers.iter().enumerate().filter(|(_, publisher)| !publisher.closed.get()) {
-            publisher.send_due(&tags);
+            publisher.send_due(&tags, round_ms);
             publisher.push(&mut ring, index as u64);
         }
         ring.pump(|index, whole, _| {
@@ -195,7 +196,7 @@ impl Publisher {
     }
 
     /// Writes the tags whose time has come.
-    fn send_due(&self, tags: &[Tag]) {
+    fn send_due(&self, tags: &[Tag], round_ms: u32) {
         if !self.publishing.get() || self.waiting.borrow().len() > BACKLOG_BYTES_MAX {
             return;
         }
@@ -211,7 +212,7 @@ impl Publisher {
             at += 1;
             if at == tags.len() {
                 at = 0;
-                offset = timestamp + ROUND_GAP_MS;
+                offset = offset.wrapping_add(round_ms);
             }
         }
         self.at.set((at, offset));

@@ -7,6 +7,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{FromRawFd, IntoRawFd},
+    time::{Duration, Instant},
 };
 
 /// Connections that may wait to be accepted, per socket; the kernel's somaxconn caps it.
@@ -43,7 +44,7 @@ impl Listeners {
             let mut address = *address;
             // SO_REUSEPORT would share the port with another server of ours: ask without it first.
             if address.port() != 0 {
-                listen(address, false).map_err(|error| explain(address, error))?;
+                claim(address).map_err(|error| explain(address, error))?;
             }
             for sockets in &mut per_shard {
                 let socket = listen(address, true).map_err(|error| explain(address, error))?;
@@ -65,6 +66,21 @@ impl Listeners {
     /// The sockets of each shard.
     pub fn into_shards(self) -> Vec<Vec<Socket>> {
         self.per_shard
+    }
+}
+
+/// Listens for a moment as the only one. A server that has just ended may hold its sockets for some
+/// more milliseconds: the kernel takes its rings down behind it.
+fn claim(address: SocketAddr) -> io::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match listen(address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            claimed => return claimed.map(drop),
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! A single-producer single-consumer ring from every shard to every other one.
 //!
 //! Whoever sends wakes the receiver only if asked: merged streams are drained on the receiver's
-//! tick. Tags are dropped when a ring is full, and say so; everything else waits in an overflow
-//! queue, which is bounded by the connections and streams that can cause it.
+//! tick. What finds a ring full waits in an overflow queue. Tags are dropped when that is full too,
+//! and say so; the rest of it is bounded by the connections and streams that can cause it.
 
 use atomic_waker::AtomicWaker;
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
@@ -17,6 +17,10 @@ use std::{
 
 /// Entries of one ring. At half of it the receiver is woken, whatever its tick.
 pub const RING_ENTRIES: usize = 1024;
+
+/// Entries that wait for room in a ring before tags are dropped: many GOPs for a shard that players
+/// have just come to.
+pub const OVERFLOW_ENTRIES_MAX: usize = 32_768;
 
 /// Wakes one shard's loop, from any thread.
 #[derive(Debug, Default)]
@@ -92,25 +96,21 @@ impl<T> Mesh<T> {
 
     /// Sends what must arrive, and wakes the receiver.
     pub fn send(&mut self, to: usize, message: T) {
-        let lane = &mut self.to[to];
-        lane.drain();
-        if !lane.overflow.is_empty() {
-            lane.overflow.push_back(message);
-        } else if let Err(PushError::Full(message)) = lane.ring.push(message) {
-            lane.overflow.push_back(message);
-        }
+        self.to[to].push(message);
         self.wakers[to].wake();
     }
 
     /// Sends what may be dropped; tells whether it was sent.
     pub fn try_send(&mut self, to: usize, message: T) -> bool {
         let lane = &mut self.to[to];
-        lane.drain();
-        let sent = lane.overflow.is_empty() && lane.ring.push(message).is_ok();
-        if !sent || lane.ring.slots() < RING_ENTRIES / 2 {
+        let room = lane.overflow.len() < OVERFLOW_ENTRIES_MAX;
+        if room {
+            lane.push(message);
+        }
+        if lane.ring.slots() < RING_ENTRIES / 2 {
             self.wakers[to].wake();
         }
-        sent
+        room
     }
 
     /// Wakes another shard.
@@ -140,6 +140,15 @@ impl<T> Mesh<T> {
 }
 
 impl<T> Lane<T> {
+    fn push(&mut self, message: T) {
+        self.drain();
+        if !self.overflow.is_empty() {
+            self.overflow.push_back(message);
+        } else if let Err(PushError::Full(message)) = self.ring.push(message) {
+            self.overflow.push_back(message);
+        }
+    }
+
     fn drain(&mut self) {
         while !self.overflow.is_empty() && self.ring.slots() > 0 {
             let Some(message) = self.overflow.pop_front() else { return };
@@ -159,17 +168,19 @@ mod tests {
     fn messages_keep_their_order_through_overflow() {
         let mut meshes = connect::<u32>(2);
         let [a, b] = &mut meshes[..] else { panic!("two shards") };
-        (0..3000).for_each(|n| a.send(1, n));
+        let room = u32::try_from(RING_ENTRIES + OVERFLOW_ENTRIES_MAX).unwrap();
+        (0..room).for_each(|n| assert!(a.try_send(1, n)));
         assert!(a.is_blocked() && !a.try_send(1, 9999));
+        a.send(1, room);
         let mut seen = Vec::new();
-        while seen.len() < 3000 {
+        while seen.len() <= room as usize {
             while let Some((from, n)) = b.receive() {
                 assert_eq!(from, 0);
                 seen.push(n);
             }
             a.drain_overflow();
         }
-        assert_eq!(seen, (0..3000).collect::<Vec<_>>());
+        assert_eq!(seen, (0..=room).collect::<Vec<_>>());
         assert!(!a.is_blocked() && a.try_send(1, 9999));
     }
 }

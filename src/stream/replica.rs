@@ -184,8 +184,11 @@ impl Replica {
         let own = match entry.info.class {
             Class::Keyframe | Class::InterFrame | Class::Audio => Some(entry.time_ms),
             Class::Metadata | Class::Header { .. } | Class::Data => {
-                let media = self.epoch.newest_media_ms();
-                media.map(|media| if (entry.time_ms - media).abs() > TRACK_LAG_MS_MAX { media } else { entry.time_ms })
+                let near = |media: i64| {
+                    entry.time_ms != Entry::BEFORE_MEDIA
+                        && entry.time_ms.abs_diff(media) <= TRACK_LAG_MS_MAX.unsigned_abs()
+                };
+                self.epoch.newest_media_ms().map(|media| if near(media) { entry.time_ms } else { media })
             }
         };
         let Some(time_ms) = own else {

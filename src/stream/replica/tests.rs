@@ -274,3 +274,21 @@ fn g9_extended_headers_fill_the_gop_cache() {
     let mut subscription = replica.subscribe();
     assert_eq!(run(&replica, &mut subscription, 120), ["start headers=3 again=false", "entries 6..8"]);
 }
+
+/// Setups with a clock of their own (0 at any time) neither hold back nor push the media's.
+#[test]
+fn setups_with_a_foreign_clock_do_not_move_time() {
+    let mut replica = live();
+    push(&mut replica, &[(TagKind::Video, KEY, 70_000), (TagKind::Audio, AUDIO, 70_010)]);
+    let mut subscription = replica.subscribe();
+    run(&replica, &mut subscription, 70_000);
+    let before = replica.log().head();
+    headers(&mut replica);
+    let mut relayed = entry(TagKind::Video, VIDEO_HEADER, 0);
+    relayed.time_ms = Entry::BEFORE_MEDIA;
+    replica.push(relayed);
+    push(&mut replica, &[(TagKind::Video, INTER, 70_040)]);
+    let setups: Vec<(i64, u32)> =
+        replica.log().range(before..u64::MAX).map(|entry| (entry.time_ms, entry.delta_ms)).collect();
+    assert_eq!(setups, [(70_010, 0), (70_010, 10), (70_010, 0), (70_010, 0), (70_040, 30)]);
+}
