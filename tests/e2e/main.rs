@@ -5,7 +5,6 @@
 mod bad_input;
 mod clients;
 mod commands;
-mod load;
 mod media;
 mod operation;
 mod peer;

@@ -103,19 +103,17 @@ impl Running {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    pub(crate) fn kill(mut self) {
-        if let Some(child) = &mut self.0 {
-            child.kill().expect("kill");
-            child.wait().expect("wait");
-        }
-        self.0 = None;
+    /// Ends it.
+    pub(crate) fn kill(self) {
+        drop(self);
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(child) = &mut self.0 {
-            drop(child.kill());
+            // SIGTERM, which timeout(1) passes on; SIGKILL would leave its program alone.
+            drop(Command::new("kill").arg(child.id().to_string()).stderr(Stdio::null()).status());
             drop(child.wait());
         }
     }

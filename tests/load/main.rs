@@ -1,12 +1,29 @@
-//! Thousands of players, by the load generator in the box; their content is checked.
+//! Thousands of players, by the load generator in the box; their content is checked. Apart from the
+//! other tests, and one after the other, since they want the whole machine.
+
+#[expect(dead_code, reason = "e2e uses the rest")]
+#[path = "../e2e/media.rs"]
+mod media;
+#[expect(dead_code, reason = "e2e uses the rest")]
+#[path = "../e2e/server.rs"]
+mod server;
 
 use crate::{
     media::{Running, avc_large, bounded, have},
     server::Server,
 };
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 const BENCH: &str = env!("CARGO_BIN_EXE_corecast-bench");
+
+/// Held by the test that has the machine.
+fn alone() -> MutexGuard<'static, ()> {
+    static MACHINE: Mutex<()> = Mutex::new(());
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn publish(server: &Server, streams: usize, file: &Path) -> Running {
     let mut command = bounded(BENCH);
@@ -42,10 +59,11 @@ fn play(server: &Server, players: usize, streams: usize, file: &Path) -> String 
 /// with the file; each tag crosses to the other shard once; under 0.01 send system calls a message.
 #[test]
 fn two_thousand_players_of_one_stream() {
+    let _alone = alone();
     if !have("ffmpeg") {
         return;
     }
-    let file = crate::media::avc_aac();
+    let file = media::avc_aac();
     let server = Server::plain();
     let publisher = publish(&server, 1, &file);
     let printed = play(&server, 2000, 1, &file);
@@ -65,10 +83,11 @@ fn two_thousand_players_of_one_stream() {
 /// 200 streams of 5 players each.
 #[test]
 fn two_hundred_streams_of_five_players() {
+    let _alone = alone();
     if !have("ffmpeg") {
         return;
     }
-    let file = crate::media::avc_aac();
+    let file = media::avc_aac();
     let server = Server::plain();
     let publisher = publish(&server, 200, &file);
     let printed = play(&server, 1000, 200, &file);
@@ -79,6 +98,7 @@ fn two_hundred_streams_of_five_players() {
 /// A large stream at the smallest chunk size.
 #[test]
 fn large_messages_in_small_chunks_to_many() {
+    let _alone = alone();
     if !have("ffmpeg") {
         return;
     }
