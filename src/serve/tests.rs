@@ -1,1 +1,116 @@
+use super::*;
+use crate::proto::{
+    flv::{Tag, TagKind},
+    rtmp::{
+        client::{ClientSession, Event, Role},
+        handshake::Scheme,
+        url::RtmpUrl,
+    },
+};
+use bytes::Bytes;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
 
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A blocking client.
+struct Client {
+    socket: TcpStream,
+    session: ClientSession,
+    waiting: Vec<u8>,
+}
+
+impl Client {
+    fn start(server: &Server, stream: &str, role: Role) -> Self {
+        let address = server.addresses()[0];
+        let url = RtmpUrl::parse(&format!("rtmp://{address}/live/{stream}")).unwrap();
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        Self { socket, session: ClientSession::start(url, role, Scheme::Simple, 1), waiting: Vec::new() }
+    }
+
+    /// The next event; `None` when the server closes.
+    fn next(&mut self) -> Option<Event> {
+        let mut buffer = [0; 4096];
+        loop {
+            let mut input = &self.waiting[..];
+            let event = self.session.next_event(&mut input).unwrap();
+            self.waiting = input.to_vec();
+            self.socket.write_all(&self.session.take_output()).ok()?;
+            if event.is_some() {
+                return event;
+            }
+            let bytes = self.socket.read(&mut buffer).ok().filter(|bytes| *bytes > 0)?;
+            self.waiting.extend_from_slice(&buffer[..bytes]);
+        }
+    }
+
+    fn wait_for(&mut self, wanted: &Event) {
+        while self.next().expect("closed") != *wanted {}
+    }
+
+    fn send(&mut self, body: &'static [u8], timestamp: u32) {
+        self.session.send_tag(&Tag { kind: TagKind::Video, timestamp, body: Bytes::from_static(body) });
+        self.socket.write_all(&self.session.take_output()).unwrap();
+    }
+}
+
+fn server() -> Server {
+    let config = Config::parse("test", "listen 127.0.0.1:0; vhost __defaultVhost__ { min_latency on; }").unwrap();
+    Server::start(config, &cores::allowed(None).unwrap()).unwrap()
+}
+
+fn counter(server: &Server, name: &str) -> u64 {
+    let sums = ShardStats::sum(server.stats().iter().map(AsRef::as_ref));
+    sums.iter().find(|(known, _)| *known == name).unwrap().1
+}
+
+/// A panic in a connection's task costs that connection: publishers and players beside it go on, and
+/// nothing of it stays.
+#[test]
+fn a_panic_costs_its_own_connection_only() {
+    let server = server();
+    let mut publisher = Client::start(&server, "s", Role::Publish);
+    publisher.wait_for(&Event::Publishing);
+    let mut player = Client::start(&server, "s", Role::Play);
+    player.wait_for(&Event::Playing);
+    for _ in 0..20 {
+        let mut doomed = Client::start(&server, "panic", Role::Play);
+        while doomed.next().is_some() {}
+    }
+    publisher.send(&[0x17, 0], 0);
+    publisher.send(&[0x17, 1], 0);
+    for _ in 0..2 {
+        while !matches!(player.next().expect("closed"), Event::Tag(Tag { kind: TagKind::Video, .. })) {}
+    }
+    assert_eq!((counter(&server, "panics"), counter(&server, "closed")), (20, 20));
+    server.stop();
+    assert_eq!(server.wait(LIMIT), Ok(true));
+}
+
+/// Publishers are served at home wherever they were accepted, and tags cross once per other shard.
+#[test]
+fn publishers_move_home_and_tags_cross_once() {
+    let server = server();
+    let shards = server.stats().len() as u64;
+    let mut publishers: Vec<Client> =
+        (0..16).map(|n| Client::start(&server, &format!("s{n}"), Role::Publish)).collect();
+    publishers.iter_mut().for_each(|publisher| publisher.wait_for(&Event::Publishing));
+    // Enough players of one stream that every shard has some.
+    let mut players: Vec<Client> = (0..64).map(|_| Client::start(&server, "s0", Role::Play)).collect();
+    players.iter_mut().for_each(|player| player.wait_for(&Event::Playing));
+    publishers[0].send(&[0x17, 0], 0);
+    (0..50).for_each(|n| publishers[0].send(&[0x17, 1], n * 40));
+    for player in &mut players {
+        let mut tags = 0;
+        while tags < 51 {
+            tags += u32::from(matches!(player.next().expect("closed"), Event::Tag(Tag { kind: TagKind::Video, .. })));
+        }
+    }
+    assert_eq!(counter(&server, "tags_relayed"), 51 * (shards - 1), "once per other shard, not per player");
+    assert_eq!(counter(&server, "tags_sent"), 51 * 64);
+    server.stop();
+    assert_eq!(server.wait(LIMIT), Ok(true));
+}

@@ -61,7 +61,7 @@ pub struct Snapshot {
     pub keyframe_seen: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Mark {
     index: u64,
     headers: Headers,
@@ -74,6 +74,8 @@ struct Epoch {
     headers: Headers,
     keyframe_seen: bool,
     inter_frame_seen: bool,
+    /// Where those start who were here before the publish: its first keyframe.
+    start: Option<Mark>,
     expects_video: bool,
     /// Time of the newest tag of each kind.
     newest_ms: [Option<i64>; 3],
@@ -142,6 +144,8 @@ impl Replica {
             ..Epoch::default()
         };
         self.headers = headers;
+        // Whoever waits has a right to the first tag.
+        self.schedule.hold(self.epoch.first);
     }
 
     /// The publish is over; subscriptions take what is left and are told.
@@ -209,12 +213,15 @@ impl Replica {
         self.newest_keyframe = Some(index);
         let first_gop =
             !self.epoch.keyframe_seen && !self.epoch.inter_frame_seen && self.log.first() <= self.epoch.first;
-        self.epoch.keyframe_seen = true;
-        self.mark = Some(if first_gop {
+        let mark = if first_gop {
             Mark { index: self.epoch.first, headers: self.epoch.headers.clone() }
         } else {
             Mark { index, headers: self.headers.clone() }
-        });
+        };
+        if !std::mem::replace(&mut self.epoch.keyframe_seen, true) {
+            self.epoch.start = Some(mark.clone());
+        }
+        self.mark = Some(mark);
     }
 
     /// Drops what neither a late joiner nor a flushed subscription needs.
@@ -339,14 +346,15 @@ impl Replica {
     }
 
     /// Where a subscription starts: at the newest keyframe; one that was here before the publish at
-    /// its first tag; without a GOP cache at the newest data. `None` while that is not known.
+    /// its first one; without a GOP cache at the newest data. `None` while that is not known.
     fn start_of(&self, subscription: &Subscription) -> Option<(u64, &Headers)> {
         let epoch = &self.epoch;
         let came_before = subscription.next <= epoch.first && self.log.first() <= epoch.first;
         if !self.live || self.epoch_tags() == 0 && !epoch.keyframe_seen {
             return None;
         }
-        if let Some(mark) = self.mark.as_ref().filter(|_| self.settings.gop_cache || came_before) {
+        let newest = self.mark.as_ref().filter(|_| self.settings.gop_cache || came_before);
+        if let Some(mark) = epoch.start.as_ref().filter(|_| came_before).or(newest) {
             return Some((mark.index, &mark.headers));
         }
         if epoch.expects_video && !epoch.keyframe_seen && self.epoch_tags() <= KEYFRAME_WAIT_TAGS_MAX {

@@ -80,7 +80,7 @@ impl Schedule {
         }
     }
 
-    /// A member has been moved back to `at`, for example to a keyframe where it starts.
+    /// Members may stand at `at` from now on: a publish begins there.
     pub fn hold(&mut self, at: u64) {
         for group in &mut self.groups {
             group.oldest = group.oldest.min(at);

@@ -8,7 +8,10 @@ use crate::{
 };
 use corecast::proto::{
     amf::Value,
-    rtmp::{chunk_writer::header0, message::type_id},
+    rtmp::{
+        chunk_writer::header0,
+        message::{Control, type_id},
+    },
 };
 use std::{
     io::{Read, Write},
@@ -198,4 +201,26 @@ fn accept_pauses_when_descriptors_are_exhausted() {
             (socket.read(&mut [0; 16]).ok()? > 0).then_some(())
         });
     });
+}
+
+/// A peer that asks and asks, and never reads the answers, is closed; its answers are bounded.
+#[test]
+fn unread_replies_are_bounded() {
+    let server = Server::plain();
+    let peer = Peer::connect(server.address(), "live");
+    socket2::SockRef::from(&peer.socket).set_recv_buffer_size(4096).expect("a small window");
+    let before_kib = server.rss_kib();
+    let mut wire = Vec::new();
+    let (kind, body) = Control::PingRequest(1).encode();
+    corecast::proto::rtmp::chunk_writer::ChunkWriter::plain().write(&mut wire, 2, kind, 0, 0, &body);
+    let many = wire.repeat(1000);
+    let mut socket = &peer.socket;
+    for _ in 0..2000 {
+        if socket.write_all(&many).is_err() {
+            break;
+        }
+    }
+    server.wait_for_log("does not read its replies", 1);
+    assert!(server.rss_kib() < before_kib + (4 << 10));
+    Peer::connect(server.address(), "live");
 }

@@ -461,3 +461,26 @@ fn b9_half_open_handshakes_and_idle_sessions_are_closed() {
     server.wait_for_log("no complete handshake", 1);
     server.wait_for_log("nothing published or played", 1);
 }
+
+/// B9 during service: a player that does not read is cut when a send takes over 30 s, a publisher that
+/// sends no whole message likewise.
+#[test]
+fn b9_stalled_player_and_silent_publisher_are_cut() {
+    let server = Server::plain();
+    let mut publisher = Peer::publish(server.address(), "live", "b9");
+    publisher.socket.set_read_timeout(Some(Duration::from_secs(45))).expect("a timeout");
+    let stalled = Peer::play(server.address(), "live", "b9");
+    socket2::SockRef::from(&stalled.socket).set_recv_buffer_size(4096).expect("a small window");
+    publisher.control(Control::SetChunkSize(60_000));
+    publisher.writer.set_chunk_size(60_000);
+    publisher.send_gop(1, 0, 5);
+    let frame = [&[0x27, 1, 0, 0, 0][..], &vec![7; 50_000]].concat();
+    (0..200).for_each(|at| publisher.send(6, 9, 1, 200 + at * 40, &frame));
+    let started = std::time::Instant::now();
+    publisher.until_closed();
+    let silent = started.elapsed().as_secs();
+    assert!((29..=34).contains(&silent), "{silent} s");
+    server.wait_for_log("no whole message for 30 s", 1);
+    server.wait_for_log("does not read: a send took over 30 s", 1);
+    drop(stalled);
+}

@@ -604,3 +604,6 @@ fn milliseconds(seconds: f64) -> u32 {
 fn message_stream_id(number: f64) -> u32 {
     number as u32
 }
+
+#[cfg(test)]
+mod tests;

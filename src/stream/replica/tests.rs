@@ -292,3 +292,18 @@ fn setups_with_a_foreign_clock_do_not_move_time() {
         replica.log().range(before..u64::MAX).map(|entry| (entry.time_ms, entry.delta_ms)).collect();
     assert_eq!(setups, [(70_010, 0), (70_010, 10), (70_010, 0), (70_010, 0), (70_040, 30)]);
 }
+
+/// However late a waiting player is flushed: it gets the publish from its first keyframe.
+#[test]
+fn c9_who_waits_starts_at_the_first_keyframe_not_the_newest() {
+    for gop_cache in [true, false] {
+        let mut replica = Replica::new(Settings { gop_cache, ..SETTINGS });
+        let mut subscription = replica.subscribe();
+        replica.schedule.add(1, replica.holds_from(&subscription));
+        replica.begin(Snapshot::default());
+        headers(&mut replica);
+        gops(&mut replica, 0..3);
+        replica.trim();
+        assert_eq!(run(&replica, &mut subscription, 3000), ["start headers=0 again=false", "entries 0..153"]);
+    }
+}

@@ -1,0 +1,170 @@
+//! What the eye should not have to check: who uses whom, where `unsafe` stands, file sizes, and that
+//! nothing of a machine is in the tree.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Each module, and which of ours it may use. `src/ARCHITECTURE.md` shows the same table.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("proto", &[]),
+    ("net", &[]),
+    ("config", &[]),
+    ("stats", &[]),
+    ("cores", &[]),
+    ("stream", &["proto", "stats"]),
+    ("shard", &["stream", "proto", "stats"]),
+    ("serve", &["shard", "stream", "proto", "net", "config", "stats", "cores"]),
+];
+/// The load generator must not know the server's inside.
+const BENCH_MAY_USE: &[&str] = &["proto", "net", "cores", "stats"];
+/// Where glommio's name may appear; in `serve` in task bodies.
+const GLOMMIO: &[&str] = &["src/cores.rs", "src/net/", "src/shard/", "src/serve/connection.rs", "bench/"];
+const LINES_MAX: usize = 620;
+const TOP_LEVEL: &[&str] = &[
+    "CHANGELOG.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "bench",
+    "clippy.toml",
+    "conf",
+    "rustfmt.toml",
+    "scripts",
+    "src",
+    "tests",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Files that git tracks, by their path from the root.
+fn tracked() -> Vec<String> {
+    let output = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().expect("git");
+    let list = String::from_utf8(output.stdout).expect("UTF-8");
+    list.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect()
+}
+
+fn rust_files() -> Vec<(String, String)> {
+    let rust = tracked().into_iter().filter(|path| path.ends_with(".rs") && root().join(path).exists());
+    rust.map(|path| (fs::read_to_string(root().join(&path)).expect("a file"), path))
+        .map(|(text, path)| (path, text))
+        .collect()
+}
+
+/// The text without its tests, comments and strings' worth of doubt: what counts as code here.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// Our modules that `text` names: `crate::x`, and inside `crate::{…}`.
+fn uses(text: &str, prefix: &str) -> Vec<String> {
+    let modules = MAY_USE.iter().map(|(module, _)| *module);
+    let mut used = Vec::new();
+    for module in modules {
+        let direct = text.contains(&format!("{prefix}::{module}::")) || text.contains(&format!("{prefix}::{module};"));
+        let grouped = text.split(&format!("use {prefix}::{{")).skip(1).any(|group| {
+            let group = group.split("\n};").next().unwrap_or_default();
+            group.split(['\n', ',', '{']).any(|item| {
+                let item = item.trim();
+                item == module || item.starts_with(&format!("{module}::"))
+            })
+        });
+        if direct || grouped {
+            used.push(module.to_owned());
+        }
+    }
+    used
+}
+
+#[test]
+fn modules_use_only_what_they_may() {
+    for (path, text) in rust_files() {
+        let Some(module) = path.strip_prefix("src/").and_then(|rest| rest.split(['/', '.']).next()) else { continue };
+        let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == module) else { continue };
+        for used in uses(&code(&text), "crate") {
+            assert!(used == module || allowed.contains(&used.as_str()), "{path} uses {used}");
+        }
+    }
+}
+
+#[test]
+fn the_load_generator_knows_no_server() {
+    for (path, text) in rust_files().into_iter().filter(|(path, _)| path.starts_with("bench/")) {
+        for used in uses(&code(&text), "corecast") {
+            assert!(BENCH_MAY_USE.contains(&used.as_str()), "{path} uses {used}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_stands_in_net_and_glommio_where_it_may() {
+    for (path, text) in rust_files().into_iter().filter(|(path, _)| !path.starts_with("tests/")) {
+        let code = code(&text);
+        let unsafe_code = code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl");
+        assert!(!unsafe_code || path.starts_with("src/net/"), "unsafe in {path}");
+        let glommio = code.contains("glommio::");
+        assert!(!glommio || GLOMMIO.iter().any(|place| path.starts_with(place)), "glommio in {path}");
+    }
+}
+
+#[test]
+fn files_are_small_and_bare_allows_absent() {
+    for (path, text) in rust_files() {
+        let lines = text.lines().count();
+        assert!(lines <= LINES_MAX, "{path} has {lines} lines, limit {LINES_MAX}");
+        for (number, line) in text.lines().enumerate() {
+            let allow = line.trim_start().starts_with("#[allow(") || line.trim_start().starts_with("#![allow(");
+            assert!(!allow, "{path}:{}: write #[expect(…, reason = …)]", number + 1);
+        }
+    }
+}
+
+#[test]
+fn the_top_level_is_as_it_should_be() {
+    let mut top: Vec<String> = tracked().iter().filter_map(|path| path.split('/').next().map(str::to_owned)).collect();
+    top.retain(|name| !name.starts_with('.'));
+    top.sort();
+    top.dedup();
+    assert_eq!(top, TOP_LEVEL);
+}
+
+#[test]
+fn every_row_of_the_table_of_tests_exists() {
+    let table = fs::read_to_string(root().join("tests/README.md")).expect("the table");
+    let all: String = rust_files().into_iter().map(|(_, text)| text).collect();
+    let mut rows = 0;
+    for line in table.lines().filter(|line| line.starts_with("| ")) {
+        for name in line.split('`').skip(1).step_by(2) {
+            assert!(all.contains(&format!("fn {name}(")), "{name} is in tests/README.md and nowhere else");
+            rows += 1;
+        }
+    }
+    assert!(rows > 40, "{rows} tests named");
+}
+
+/// The module table here and the one that people read are the same.
+#[test]
+fn architecture_shows_the_module_table() {
+    let text = fs::read_to_string(root().join("src/ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    for (module, allowed) in MAY_USE {
+        let list = if allowed.is_empty() { "nothing of ours".to_owned() } else { allowed.join(", ") };
+        assert!(text.contains(&format!("| `{module}` | {list} |")), "{module}");
+    }
+}
+
+/// Every path that ARCHITECTURE.md names exists.
+#[test]
+fn architecture_names_real_files() {
+    let text = fs::read_to_string(root().join("src/ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let named = text.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs") || word.ends_with('/'));
+    for path in named {
+        let places: [PathBuf; 2] = [root().join("src").join(path), root().join(path)];
+        assert!(places.iter().any(|place| place.exists()), "{path}");
+    }
+}
