@@ -1,6 +1,8 @@
 //! What the eye should not have to check: who uses whom, where `unsafe` stands, file sizes, and that
 //! nothing of a machine is in the tree.
 
+#![expect(clippy::expect_used, reason = "a test fails by a panic")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,6 +1,6 @@
 //! Configuration in SRS's syntax → typed sections with documented defaults.
 //!
-//! Text → tokens and directives ([`syntax`]) → sections, each fault with its place ([`load`]).
+//! Text → tokens and directives (`syntax`) → sections, each fault with its place (`load`).
 
 mod load;
 mod syntax;

@@ -102,8 +102,8 @@ async fn serve(shard: Rc<Shard>, receiver: Receiver, proxy: bool) {
     run(shard, receiver, id, Outcome::Continue).await;
 }
 
-async fn adopt(shard: Rc<Shard>, moved: Box<Moved>) {
-    let Moved { descriptor, peer, state, msid, stream, unread } = *moved;
+async fn adopt(shard: Rc<Shard>, moved: Moved) {
+    let Moved { descriptor, peer, state, msid, stream, unread } = moved;
     let receiver = Receiver::adopt(descriptor, peer);
     let id = shard.server.borrow_mut().insert_moved(receiver.descriptor(), peer, state);
     let mut outcome = guarded(|| shard.server.borrow_mut().resume_publish(id, msid, stream));

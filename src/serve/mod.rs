@@ -1,6 +1,6 @@
-//! The server: one [`shard_server`] per core, connected by the mesh.
+//! The server: one `shard_server` per core, connected by the mesh.
 //!
-//! listen → [`connection`] task → [`rtmp`] → relay → flush → send ring. Everything between two
+//! listen → `connection` task → `rtmp` → relay → flush → send ring. Everything between two
 //! awaits is synchronous and runs on one shard; no lock is taken.
 
 mod connection;

@@ -54,21 +54,21 @@ fn garbage(server: SocketAddr, seed: u64) {
     let mut bytes = vec![0; random.usize(1..4000)];
     random.fill(&mut bytes);
     // Half of them get past C0, a quarter past the handshake.
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         bytes[0] = 3;
     }
     let mut socket = connected(server);
-    if seed % 4 == 0 {
+    if seed.is_multiple_of(4) {
         let handshake = [&[3][..], &[0; 3072]].concat();
         drop(socket.write_all(&handshake));
     }
     drop(socket.write_all(&bytes));
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         // What comes at once, if anything does: half a handshake is waited for.
         socket.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
         drop(socket.read(&mut [0; 64]));
     }
-    if seed % 5 == 0 {
+    if seed.is_multiple_of(5) {
         reset(socket);
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! `tests/README.md` maps the rows of the specification to these tests.
 
+#![expect(clippy::expect_used, clippy::cast_possible_truncation, reason = "a test fails by a panic")]
+
 mod bad_input;
 mod clients;
 mod commands;

@@ -1,6 +1,8 @@
 //! Thousands of players, by the load generator in the box; their content is checked. Apart from the
 //! other tests, and one after the other, since they want the whole machine.
 
+#![expect(clippy::expect_used, clippy::cast_possible_truncation, reason = "a test fails by a panic")]
+
 #[expect(dead_code, reason = "e2e uses the rest")]
 #[path = "../e2e/media.rs"]
 mod media;

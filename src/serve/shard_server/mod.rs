@@ -218,7 +218,7 @@ impl ShardServer {
 
     /// One round of the shard's loop: what came from other shards, who is due, who is late. Returns
     /// connections that have moved here.
-    pub(super) fn turn(&mut self) -> Vec<Box<Moved>> {
+    pub(super) fn turn(&mut self) -> Vec<Moved> {
         let mut arrived = Vec::new();
         let mut changed = std::mem::take(&mut self.changed);
         while let Some(message) = self.relay.receive(&mut changed) {
@@ -242,9 +242,9 @@ impl ShardServer {
         arrived
     }
 
-    fn receive_message(&mut self, message: ShardMessage, changed: &mut Vec<StreamId>, arrived: &mut Vec<Box<Moved>>) {
+    fn receive_message(&mut self, message: ShardMessage, changed: &mut Vec<StreamId>, arrived: &mut Vec<Moved>) {
         match message {
-            ShardMessage::Adopt(moved) => arrived.push(moved),
+            ShardMessage::Adopt(moved) => arrived.push(*moved),
             ShardMessage::Publish { key, settings, publisher } => {
                 let stream = self.relay.publish(&key, settings, publisher).ok();
                 let Publisher { shard, connection, msid } = publisher;
@@ -321,7 +321,8 @@ impl ShardServer {
             tracing::error!("a connection was lost: {reason}");
             return;
         };
-        let reason = connection.closing.as_ref().unwrap_or(reason);
+        // What the read saw may be but the echo of our own shutdown, whose reason counts then.
+        let reason = if reason.is_fault() { reason } else { connection.closing.as_ref().unwrap_or(reason) };
         let (peer, position) = (connection.named(), connection.session.position());
         if reason.is_fault() {
             tracing::warn!(%peer, position, "closed: {reason}");

@@ -123,7 +123,7 @@ fn a_full_ring_makes_a_gap_up_to_the_next_keyframe() {
     let id = relays[1].open(&key, SETTINGS);
     relays[1].stream_mut(id).unwrap().replica.schedule.add(1, 0);
     exchange(&mut relays);
-    let body = |n: u32| [if n % 500 == 0 { 0x17 } else { 0x27 }, 1];
+    let body = |n: u32| [if n.is_multiple_of(500) { 0x17 } else { 0x27 }, 1];
     let room = u32::try_from(mesh::RING_ENTRIES + mesh::OVERFLOW_ENTRIES_MAX).unwrap();
     (0..room + 100).for_each(|n| relays[0].ingest(home, tag(&body(n), n), 0));
     (0..40).for_each(|_| exchange(&mut relays));
