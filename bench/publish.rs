@@ -7,7 +7,7 @@ use crate::{
 use anyhow::Context;
 use corecast::{
     cores,
-    net::{Gather, Receiver, SendBuf, SendRing},
+    net::{Ended, Gather, Receiver, SendBuf, SendRing},
     proto::{
         flv::Tag,
         rtmp::{
@@ -134,17 +134,19 @@ async fn serve(connected: Vec<Connected>, tags: Arc<Vec<Tag>>, counts: Arc<Count
         publishers.push(Rc::clone(&publisher));
         spawn_local(listen(publisher, Arc::clone(&counts))).detach();
     }
+    let mut ended = Vec::new();
     while Instant::now() < until {
         for (index, publisher) in publishers.iter().enumerate().filter(|(_, publisher)| !publisher.closed.get()) {
             publisher.send_due(&tags, round_ms);
             publisher.push(&mut ring, index as u64);
         }
-        ring.pump(|index, whole, _| {
-            if let Some(publisher) = usize::try_from(index).ok().and_then(|index| publishers.get(index)) {
+        ring.pump(&mut ended);
+        for Ended { token, whole, .. } in ended.drain(..) {
+            if let Some(publisher) = usize::try_from(token).ok().and_then(|index| publishers.get(index)) {
                 publisher.sending.set(false);
                 publisher.closed.set(publisher.closed.get() || !whole);
             }
-        });
+        }
         Timer::new(TICK).await;
     }
     for publisher in publishers.iter().filter(|publisher| !publisher.closed.replace(true)) {

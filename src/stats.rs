@@ -12,6 +12,11 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
     }
 
+    /// Subtracts from a gauge; by the owning shard only.
+    pub fn sub(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(count), Ordering::Relaxed);
+    }
+
     /// Sets a gauge; by the owning shard only.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);

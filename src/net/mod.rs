@@ -7,6 +7,6 @@ mod send_ring;
 mod socket;
 
 pub use listen::{Acceptor, BACKLOG, ListenError, Listeners};
-pub use send_ring::{Gather, Notifier, SendBuf, SendRing};
+pub use send_ring::{Ended, Gather, Notifier, SendBuf, SendRing};
 pub(crate) use socket::shutdown;
 pub use socket::{Receiver, SEND_BUFFER_BYTES, file_limit, raise_file_limit};

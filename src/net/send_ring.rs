@@ -142,10 +142,23 @@ struct Op {
     buf: SendBuf,
 }
 
+/// How a send ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ended {
+    /// As given to [`SendRing::push`].
+    pub token: u64,
+    /// Whether all bytes went; if not, the connection is over.
+    pub whole: bool,
+    /// Bytes that went.
+    pub bytes: usize,
+}
+
 /// See the module.
 pub struct SendRing {
     ring: IoUring,
     ops: Slab<Op>,
+    /// Sends that have ended and are not reported yet.
+    ended: Vec<Ended>,
     unsubmitted: usize,
     syscalls: u64,
     eventfd: RawFd,
@@ -175,7 +188,7 @@ impl SendRing {
             return Err(io::Error::last_os_error());
         }
         ring.submitter().register_eventfd(eventfd)?;
-        Ok(Self { ring, ops: Slab::new(), unsubmitted: 0, syscalls: 0, eventfd })
+        Ok(Self { ring, ops: Slab::new(), ended: Vec::new(), unsubmitted: 0, syscalls: 0, eventfd })
     }
 
     /// The file to wait on for late completions; take it once.
@@ -212,6 +225,8 @@ impl SendRing {
         // SAFETY: `ops` keeps the buffers at their addresses until the completion is reaped.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
             self.submit();
+            // A full completion queue would make the kernel refuse more.
+            self.reap();
         }
         self.unsubmitted += 1;
         if self.unsubmitted >= SUBMIT_AT {
@@ -219,20 +234,21 @@ impl SendRing {
         }
     }
 
-    /// Hands everything to the kernel, and reports what has ended: token, and whether all bytes went.
-    pub fn pump(&mut self, mut ended: impl FnMut(u64, bool, usize)) {
+    /// Hands everything to the kernel, and adds what has ended to `ended`.
+    pub fn pump(&mut self, ended: &mut Vec<Ended>) {
         self.ring.completion().disable_eventfd();
         loop {
             if self.unsubmitted > 0 {
                 self.submit();
             }
-            if !self.reap(&mut ended) {
+            if !self.reap() {
                 break;
             }
         }
         self.ring.completion().enable_eventfd();
         // What completed between the last look and the switch rang no bell.
-        self.reap(&mut ended);
+        self.reap();
+        ended.append(&mut self.ended);
     }
 
     fn submit(&mut self) {
@@ -245,15 +261,15 @@ impl SendRing {
         self.syscalls += 1;
     }
 
-    fn reap(&mut self, ended: &mut impl FnMut(u64, bool, usize)) -> bool {
+    /// Takes completions in; tells whether there were any.
+    fn reap(&mut self) -> bool {
         let mut any = false;
         while let Some(completion) = self.next_completion() {
             any = true;
-            let Some(op) = usize::try_from(completion.user_data()).ok().and_then(|key| self.ops.try_remove(key)) else {
-                continue;
-            };
-            let sent = usize::try_from(completion.result()).unwrap_or(0);
-            ended(op.token, sent == op.buf.len(), sent);
+            let op = usize::try_from(completion.user_data()).ok().and_then(|key| self.ops.try_remove(key));
+            let Some(Op { token, buf }) = op else { continue };
+            let bytes = usize::try_from(completion.result()).unwrap_or(0);
+            self.ended.push(Ended { token, whole: bytes == buf.len(), bytes });
         }
         any
     }

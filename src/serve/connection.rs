@@ -133,12 +133,13 @@ async fn run(shard: Rc<Shard>, mut receiver: Receiver, id: usize, mut outcome: O
                         drop(receiver);
                         shard.server.borrow_mut().send_moved(home, Box::new(moved));
                     }
-                    (_, Err(error)) => {
-                        tracing::warn!(peer = %receiver.peer(), %error, "a publisher cannot be moved to its home shard");
+                    (_, duplicated) => {
+                        let error =
+                            duplicated.err().map_or("its replies are not read".to_owned(), |error| error.to_string());
+                        tracing::warn!(peer = %receiver.peer(), "closed: a publisher cannot move to its home shard: {error}");
                         receiver.shutdown();
                         shard.server.borrow().forget_moved();
                     }
-                    (None, Ok(_)) => receiver.shutdown(),
                 }
                 return;
             }

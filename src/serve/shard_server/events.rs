@@ -246,7 +246,7 @@ impl ShardServer {
             stream.replica.schedule.remove(member(id, play.msid));
         }
         self.relay.release(play.stream);
-        self.stats.players.add(u64::MAX);
+        self.stats.players.sub(1);
     }
 
     pub(super) fn end_publish(&mut self, id: usize, connection: &Connection, mut publish: Publish) {
@@ -262,7 +262,7 @@ impl ShardServer {
             // Refused, or not yet answered: the answer finds nobody and is given back then.
             Target::Remote { stream: None, .. } => return,
         }
-        self.stats.publishers.add(u64::MAX);
+        self.stats.publishers.sub(1);
         if publish.summary.finish() {
             log_publish(connection, &publish.summary);
         }

@@ -2,7 +2,7 @@
 
 use super::{CloseReason, Publisher, ShardServer, msid_of, peer::Connection, place};
 use crate::{
-    net::{self, Gather, SendBuf},
+    net::{self, Ended, Gather, SendBuf},
     serve::rtmp::player::Progress,
     shard::relay::{Stream, StreamId},
 };
@@ -140,11 +140,11 @@ impl ShardServer {
     pub(in crate::serve) fn pump(&mut self) {
         let mut ended = std::mem::take(&mut self.ended);
         loop {
-            self.ring.pump(|token, whole, bytes| ended.push((token, whole, bytes)));
+            self.ring.pump(&mut ended);
             if ended.is_empty() {
                 break;
             }
-            for (token, whole, bytes) in ended.drain(..) {
+            for Ended { token, whole, bytes } in ended.drain(..) {
                 self.stats.bytes_sent.add(bytes as u64);
                 self.send_ended(token, whole);
             }

@@ -15,7 +15,7 @@ pub(super) use peer::CloseReason;
 use super::{Shared, rtmp::player::Image};
 use crate::{
     config::Vhost,
-    net::{self, Notifier, SendRing},
+    net::{self, Ended, Notifier, SendRing},
     proto::{
         flv::Tag,
         rtmp::server::{self, ServerSession},
@@ -102,7 +102,7 @@ pub(super) struct ShardServer {
     serial: u32,
     images: Vec<Image>,
     changed: Vec<StreamId>,
-    ended: Vec<(u64, bool, usize)>,
+    ended: Vec<Ended>,
     housekeeping_ms: u64,
 }
 
@@ -298,13 +298,13 @@ impl ShardServer {
             let members: Vec<u64> = found.replica.schedule.members().filter(|member| place(*member) == id).collect();
             for member in members {
                 found.replica.schedule.remove(member);
-                self.stats.players.add(u64::MAX);
+                self.stats.players.sub(1);
             }
             let publishes = |publisher: &Publisher| publisher.shard == me && place(publisher.connection) == id;
             if self.relay.stream(stream).and_then(|stream| stream.publisher).as_ref().is_some_and(publishes) {
                 self.changed.push(stream);
                 self.relay.unpublish(stream);
-                self.stats.publishers.add(u64::MAX);
+                self.stats.publishers.sub(1);
             } else {
                 self.relay.release(stream);
             }
@@ -331,10 +331,11 @@ impl ShardServer {
         }
     }
 
-    /// Takes a connection out to send it to another shard.
+    /// Takes a connection out to send it to another shard; `None` if its replies are not sent yet, since
+    /// the other shard's would mix with them.
     pub(super) fn take_for_move(&mut self, id: usize) -> Option<MovedState> {
         self.pump();
-        let connection = self.connections.try_remove(id).flatten()?;
+        let connection = self.connections.try_remove(id).flatten().filter(|connection| !connection.sending)?;
         Some(MovedState { session: connection.session, real_peer: connection.real_peer })
     }
 
