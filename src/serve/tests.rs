@@ -51,14 +51,26 @@ impl Client {
         while self.next().expect("closed") != *wanted {}
     }
 
-    fn send(&mut self, body: &'static [u8], timestamp: u32) {
-        self.session.send_tag(&Tag { kind: TagKind::Video, timestamp, body: Bytes::from_static(body) });
+    fn send(&mut self, body: &[u8], timestamp: u32) {
+        self.session.send_tag(&Tag { kind: TagKind::Video, timestamp, body: Bytes::copy_from_slice(body) });
         self.socket.write_all(&self.session.take_output()).unwrap();
+    }
+
+    /// Twenty frames of 100 kB, numbered from `first`; the first is a keyframe.
+    fn send_large_gop(&mut self, first: u8) {
+        for number in first..first + 20 {
+            let head = [if number == first { 0x17 } else { 0x27 }, 1, 0, 0, 0, number];
+            self.send(&[&head[..], &[number; 100_000]].concat(), u32::from(number) * 40);
+        }
     }
 }
 
 fn server() -> Server {
-    let config = Config::parse("test", "listen 127.0.0.1:0; vhost __defaultVhost__ { min_latency on; }").unwrap();
+    start("min_latency on;")
+}
+
+fn start(vhost: &str) -> Server {
+    let config = Config::parse("test", &format!("listen 127.0.0.1:0; vhost __defaultVhost__ {{ {vhost} }}")).unwrap();
     Server::start(config, &cores::allowed(None).unwrap()).unwrap()
 }
 
@@ -113,4 +125,42 @@ fn publishers_move_home_and_tags_cross_once() {
     assert_eq!(counter(&server, "tags_sent"), 51 * 64);
     server.stop();
     assert_eq!(server.wait(LIMIT), Ok(true));
+}
+
+/// A joiner that is still at its GOP when the next keyframe comes loses nothing: other groups' flushes
+/// do not cut the log behind it.
+#[test]
+fn a_joiner_keeps_its_gop_while_others_move_on() {
+    let server = start("");
+    let mut publisher = Client::start(&server, "s", Role::Publish);
+    publisher.wait_for(&Event::Publishing);
+    let mut others: Vec<Client> = (0..64).map(|_| Client::start(&server, "s", Role::Play)).collect();
+    others.iter_mut().for_each(|player| player.wait_for(&Event::Playing));
+    let drain = |mut player: Client| std::thread::spawn(move || while player.next().is_some() {});
+    let others: Vec<_> = others.into_iter().map(drain).collect();
+    for round in 0..5_u8 {
+        publisher.send_large_gop(round * 40);
+        while counter(&server, "tags_received") < u64::from(round) * 40 + 20 {
+            std::thread::yield_now();
+        }
+        // It reads nothing while the next GOP comes and everybody else gets it.
+        let mut slow = Client::start(&server, "s", Role::Play);
+        socket2::SockRef::from(&slow.socket).set_recv_buffer_size(16 << 10).unwrap();
+        slow.wait_for(&Event::Playing);
+        publisher.send_large_gop(round * 40 + 20);
+        std::thread::sleep(Duration::from_millis(800));
+        let mut numbers = Vec::new();
+        while numbers.last() != Some(&(round * 40 + 39)) {
+            if let Event::Tag(Tag { kind: TagKind::Video, body, .. }) = slow.next().expect("closed") {
+                numbers.push(body[5]);
+            }
+        }
+        // Another shard may know the newest keyframe a tick later.
+        assert!(numbers[0] % 20 == 0 && numbers[0] <= round * 40, "{numbers:?}");
+        let expected: Vec<u8> = (numbers[0]..round * 40 + 40).collect();
+        assert_eq!(numbers, expected, "round {round}");
+    }
+    assert_eq!(counter(&server, "skips"), 0);
+    server.stop();
+    others.into_iter().for_each(|player| player.join().unwrap());
 }

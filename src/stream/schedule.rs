@@ -80,7 +80,8 @@ impl Schedule {
         }
     }
 
-    /// Members may stand at `at` from now on: a publish begins there.
+    /// A member may stand at `at` until its group is flushed: a publish begins there, or a joiner has
+    /// got a part of a GOP.
     pub fn hold(&mut self, at: u64) {
         for group in &mut self.groups {
             group.oldest = group.oldest.min(at);

@@ -129,6 +129,13 @@ impl ShardServer {
                 }
             }
         }
+        // Between two flushes of its group the log must not be cut behind what a player still needs.
+        for play in connection.plays.iter().filter(|play| !play.paused) {
+            if let Some(stream) = self.relay.stream_mut(play.stream) {
+                let holds = stream.replica.holds_from(&play.subscription);
+                stream.replica.schedule.hold(holds);
+            }
+        }
         for msid in finished {
             connection.heard_ms = now_ms;
             self.close_net_stream(id, connection, msid);
