@@ -5,11 +5,12 @@
 
 use super::{
     RtmpError,
-    chunk_reader::{ChunkReader, Limits},
+    chunk_reader::Limits,
     chunk_writer::ChunkWriter,
     command::{COMMAND_CSID, Command, STREAM_COMMAND_CSID},
     handshake::{ClientHandshake, Scheme},
-    message::{Aggregate, CONTROL_CSID, Control, Message, type_id},
+    inbound::Inbound,
+    message::{CONTROL_CSID, Control, Message, type_id},
     url::RtmpUrl,
 };
 use crate::proto::{
@@ -61,14 +62,10 @@ pub struct ClientSession {
     url: RtmpUrl,
     role: Role,
     handshake: Option<Box<ClientHandshake>>,
-    reader: ChunkReader,
+    inbound: Inbound,
     writer: ChunkWriter,
     out: Vec<u8>,
     msid: u32,
-    aggregate: Option<Box<Aggregate>>,
-    received: u32,
-    acknowledged: u32,
-    ack_window: u32,
 }
 
 impl ClientSession {
@@ -76,21 +73,9 @@ impl ClientSession {
     pub fn start(url: RtmpUrl, role: Role, scheme: Scheme, seed: u64) -> Self {
         let mut out = Vec::new();
         let handshake = Some(Box::new(ClientHandshake::start(scheme, seed, &mut out)));
-        let mut reader = ChunkReader::default();
-        reader.set_limits(Limits::MEDIA);
-        Self {
-            url,
-            role,
-            handshake,
-            reader,
-            writer: ChunkWriter::default(),
-            out,
-            msid: 1,
-            aggregate: None,
-            received: 0,
-            acknowledged: 0,
-            ack_window: 0,
-        }
+        let mut inbound = Inbound::new(0);
+        inbound.chunks.set_limits(Limits::MEDIA);
+        Self { url, role, handshake, inbound, writer: ChunkWriter::default(), out, msid: 1 }
     }
 
     /// What is to be sent, and clears it.
@@ -105,10 +90,8 @@ impl ClientSession {
     pub fn next_event(&mut self, input: &mut &[u8]) -> Result<Option<Event>, RtmpError> {
         let before = input.len();
         let event = self.read_event(input);
-        self.received = self.received.wrapping_add(u32::try_from(before - input.len()).unwrap_or(u32::MAX));
-        if self.ack_window > 0 && self.received.wrapping_sub(self.acknowledged) >= self.ack_window {
-            self.acknowledged = self.received;
-            self.send_control(Control::Acknowledgement(self.received));
+        if let Some(received) = self.inbound.count(before - input.len()) {
+            self.send_control(Control::Acknowledgement(received));
         }
         event
     }
@@ -147,24 +130,12 @@ impl ClientSession {
             self.handshake = None;
             self.connect();
         }
-        loop {
-            let message = match &mut self.aggregate {
-                Some(aggregate) => match aggregate.next_message()? {
-                    Some(message) => message,
-                    None => {
-                        self.aggregate = None;
-                        continue;
-                    }
-                },
-                None => match self.reader.read(input)? {
-                    Some(message) => message,
-                    None => return Ok(None),
-                },
-            };
+        while let Some(message) = self.inbound.next_message(input)? {
             if let Some(event) = self.handle(message)? {
                 return Ok(Some(event));
             }
         }
+        Ok(None)
     }
 
     fn handle(&mut self, message: Message) -> Result<Option<Event>, RtmpError> {
@@ -175,7 +146,6 @@ impl ClientSession {
             return Ok(Some(Event::Tag(Tag { kind, timestamp: message.timestamp, body: message.payload })));
         }
         match message.type_id {
-            type_id::AGGREGATE if self.aggregate.is_none() => self.aggregate = Some(Box::new(Aggregate::new(message))),
             type_id::COMMAND_AMF0 | type_id::COMMAND_AMF3 => return self.handle_command(&Command::read(&message)?),
             _ => {}
         }
@@ -184,9 +154,9 @@ impl ClientSession {
 
     fn handle_control(&mut self, control: Control) -> Result<Option<Event>, RtmpError> {
         match control {
-            Control::SetChunkSize(bytes) => self.reader.set_chunk_size(bytes)?,
-            Control::Abort(csid) => self.reader.abort(csid),
-            Control::WindowAckSize(bytes) => self.ack_window = bytes,
+            Control::SetChunkSize(bytes) => self.inbound.chunks.set_chunk_size(bytes)?,
+            Control::Abort(csid) => self.inbound.chunks.abort(csid),
+            Control::WindowAckSize(bytes) => self.inbound.ack_window = bytes,
             Control::PingRequest(timestamp) => self.send_control(Control::PingResponse(timestamp)),
             Control::StreamEof(_) => return Ok(Some(Event::StreamEof)),
             Control::Acknowledgement(_)

@@ -8,6 +8,7 @@ pub mod chunk_writer;
 pub mod client;
 pub mod command;
 pub mod handshake;
+mod inbound;
 pub mod message;
 pub mod proxy;
 pub mod server;

@@ -5,11 +5,12 @@
 
 use super::{
     RtmpError,
-    chunk_reader::{CHUNK_SIZE_DEFAULT, ChunkReader, Limits},
+    chunk_reader::{CHUNK_SIZE_DEFAULT, Limits},
     chunk_writer::ChunkWriter,
     command::{self, COMMAND_CSID, Command, CommandError, Level, STREAM_COMMAND_CSID, status_object},
     handshake::{Outcome, ServerHandshake},
-    message::{Aggregate, CONTROL_CSID, Control, Message, type_id},
+    inbound::Inbound,
+    message::{CONTROL_CSID, Control, Message, type_id},
 };
 use crate::proto::{
     amf::{Value, amf0},
@@ -129,18 +130,13 @@ pub struct Redirect<'a> {
 pub struct ServerSession {
     settings: Settings,
     handshake: Option<Box<ServerHandshake>>,
-    reader: ChunkReader,
+    inbound: Inbound,
     writer: ChunkWriter,
     out: Vec<u8>,
     chunk_size: u32,
     connect: Option<Box<Connect>>,
     connect_transaction: f64,
     net_streams: Vec<NetStream>,
-    aggregate: Option<Box<Aggregate>>,
-    /// Bytes received, modulo 2^32, and as last acknowledged (RTMP 1.0 §5.4.3).
-    received: u32,
-    acknowledged: u32,
-    ack_window: u32,
 }
 
 #[derive(Debug)]
@@ -155,17 +151,13 @@ impl ServerSession {
         Self {
             settings,
             handshake: Some(Box::new(ServerHandshake::new(seed))),
-            reader: ChunkReader::default(),
+            inbound: Inbound::new(settings.in_ack_size),
             writer: ChunkWriter::plain(),
             out: Vec::new(),
             chunk_size: CHUNK_SIZE_DEFAULT,
             connect: None,
             connect_transaction: 1.0,
             net_streams: Vec::new(),
-            aggregate: None,
-            received: 0,
-            acknowledged: 0,
-            ack_window: settings.in_ack_size,
         }
     }
 
@@ -176,7 +168,7 @@ impl ServerSession {
 
     /// Bytes received so far, modulo 2^32, for error messages.
     pub fn position(&self) -> u32 {
-        self.received
+        self.inbound.received()
     }
 
     /// What is to be sent, and clears it.
@@ -196,9 +188,10 @@ impl ServerSession {
     pub fn next_event(&mut self, input: &mut &[u8]) -> Result<Option<Event>, RtmpError> {
         let before = input.len();
         let event = self.read_event(input);
-        let taken = u32::try_from(before - input.len()).unwrap_or(u32::MAX);
-        self.received = self.received.wrapping_add(taken);
-        self.acknowledge();
+        let due = self.inbound.count(before - input.len());
+        if let Some(received) = due.filter(|_| self.connect.is_some()) {
+            self.send_control(Control::Acknowledgement(received));
+        }
         event
     }
 
@@ -208,24 +201,12 @@ impl ServerSession {
             self.handshake = None;
             return Ok(Some(Event::Handshake(outcome)));
         }
-        loop {
-            let message = match &mut self.aggregate {
-                Some(aggregate) => match aggregate.next_message()? {
-                    Some(message) => message,
-                    None => {
-                        self.aggregate = None;
-                        continue;
-                    }
-                },
-                None => match self.reader.read(input)? {
-                    Some(message) => message,
-                    None => return Ok(None),
-                },
-            };
+        while let Some(message) = self.inbound.next_message(input)? {
             if let Some(event) = self.handle(message)? {
                 return Ok(Some(event));
             }
         }
+        Ok(None)
     }
 
     fn handle(&mut self, message: Message) -> Result<Option<Event>, RtmpError> {
@@ -239,11 +220,6 @@ impl ServerSession {
             type_id::AUDIO => Some(media(TagKind::Audio, message.payload)),
             type_id::VIDEO => Some(media(TagKind::Video, message.payload)),
             type_id::DATA_AMF0 | type_id::DATA_AMF3 => script_body(&message).map(|body| media(TagKind::Script, body)),
-            // An aggregate within an aggregate would be a way to nest; nobody sends it.
-            type_id::AGGREGATE if self.aggregate.is_none() => {
-                self.aggregate = Some(Box::new(Aggregate::new(message)));
-                None
-            }
             type_id::COMMAND_AMF0 | type_id::COMMAND_AMF3 => self.handle_command(&message)?,
             // Shared objects and unknown types are skipped, as SRS does.
             _ => None,
@@ -252,9 +228,9 @@ impl ServerSession {
 
     fn handle_control(&mut self, control: Control) -> Result<(), RtmpError> {
         match control {
-            Control::SetChunkSize(bytes) => self.reader.set_chunk_size(bytes)?,
-            Control::Abort(csid) => self.reader.abort(csid),
-            Control::WindowAckSize(bytes) => self.ack_window = bytes,
+            Control::SetChunkSize(bytes) => self.inbound.chunks.set_chunk_size(bytes)?,
+            Control::Abort(csid) => self.inbound.chunks.abort(csid),
+            Control::WindowAckSize(bytes) => self.inbound.ack_window = bytes,
             Control::PingRequest(timestamp) => self.send_control(Control::PingResponse(timestamp)),
             Control::Acknowledgement(_)
             | Control::SetPeerBandwidth(..)
@@ -265,14 +241,6 @@ impl ServerSession {
             | Control::OtherEvent(_) => {}
         }
         Ok(())
-    }
-
-    fn acknowledge(&mut self) {
-        let window = self.ack_window;
-        if window > 0 && self.connect.is_some() && self.received.wrapping_sub(self.acknowledged) >= window {
-            self.acknowledged = self.received;
-            self.send_control(Control::Acknowledgement(self.received));
-        }
     }
 
     fn handle_command(&mut self, message: &Message) -> Result<Option<Event>, RtmpError> {
@@ -417,14 +385,14 @@ impl ServerSession {
     /// Changes what [`Self::accept_connect`] will tell the peer, when the vhost is known.
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
-        if self.ack_window == 0 {
-            self.ack_window = settings.in_ack_size;
+        if self.inbound.ack_window == 0 {
+            self.inbound.ack_window = settings.in_ack_size;
         }
     }
 
     /// Accepts `publish`; media may be as long as RTMP can say from here on.
     pub fn accept_publish(&mut self, msid: u32) {
-        self.reader.set_limits(Limits::MEDIA);
+        self.inbound.chunks.set_limits(Limits::MEDIA);
         if let Some(stream) = self.net_streams.iter_mut().find(|stream| stream.msid == msid) {
             stream.publishing = true;
         }

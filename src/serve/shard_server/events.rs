@@ -84,7 +84,10 @@ impl ShardServer {
     }
 
     pub(super) fn handle(&mut self, id: usize, connection: &mut Connection, event: Event) -> Outcome {
-        connection.heard_ms = self.shared.now_ms();
+        // What costs a peer nothing does not keep it from being idle.
+        if !matches!(event, Event::Pause { .. } | Event::Receive { .. }) {
+            connection.heard_ms = self.shared.now_ms();
+        }
         match event {
             Event::Handshake(outcome) => {
                 connection.handshaken = true;

@@ -1,5 +1,8 @@
 use super::*;
-use crate::proto::rtmp::handshake::{ClientHandshake, Scheme};
+use crate::proto::rtmp::{
+    chunk_reader::ChunkReader,
+    handshake::{ClientHandshake, Scheme},
+};
 
 /// A client's bytes: handshake, then what `script` writes.
 fn client_bytes(script: impl FnOnce(&mut ChunkWriter, &mut Vec<u8>)) -> Vec<u8> {
