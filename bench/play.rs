@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use corecast::{
     cores,
-    net::Receiver,
+    net::{KeepAwake, Receiver},
     proto::{
         flv::{Tag, file},
         rtmp::{
@@ -285,6 +285,7 @@ async fn serve(
     asked: Channel<Ask>,
     answer: Sender<Answer>,
 ) {
+    let Ok(_awake) = KeepAwake::start() else { return };
     let reference = || tags.as_ref().map_or_else(Reference::default, |tags| Reference::of_file(tags));
     let load = Rc::new(Load {
         references: (0..arguments.streams).map(|_| RefCell::new(reference())).collect(),

@@ -7,7 +7,7 @@ use crate::{
 use anyhow::Context;
 use corecast::{
     cores,
-    net::{Ended, Gather, Receiver, SendBuf, SendRing},
+    net::{Ended, Gather, KeepAwake, Receiver, SendBuf, SendRing},
     proto::{
         flv::Tag,
         rtmp::{
@@ -112,7 +112,7 @@ struct Publisher {
 }
 
 async fn serve(connected: Vec<Connected>, tags: Arc<Vec<Tag>>, counts: Arc<Counts>, url: String, until: Instant) {
-    let Ok(mut ring) = SendRing::new() else {
+    let (Ok(_awake), Ok(mut ring)) = (KeepAwake::start(), SendRing::new()) else {
         counts.failed.fetch_add(connected.len(), Ordering::Relaxed);
         return;
     };

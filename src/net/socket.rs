@@ -120,8 +120,11 @@ impl Receiver {
     /// The system call's.
     pub fn send_blocking(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let sent = self.socket().send_with_flags(bytes, libc::MSG_NOSIGNAL)?;
-            bytes = &bytes[sent..];
+            match self.socket().send_with_flags(bytes, libc::MSG_NOSIGNAL) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ mod shard_server;
 use crate::{
     config::Config,
     cores,
-    net::{ListenError, Listeners},
+    net::{KeepAwake, ListenError, Listeners},
     shard::mesh::{self, ShardWaker},
     stats::ShardStats,
 };
@@ -200,8 +200,9 @@ async fn run_shard(
     sockets: Vec<socket2::Socket>,
 ) {
     let shard = watch.shard;
-    match ShardServer::new(Arc::clone(&shared), mesh, stats) {
-        Ok(server) => {
+    let started = KeepAwake::start().and_then(|awake| Ok((awake, ShardServer::new(Arc::clone(&shared), mesh, stats)?)));
+    match started {
+        Ok((_awake, server)) => {
             drop(watch.tell.send(ShardEnd::Started));
             connection::run_shard(server, sockets).await;
         }

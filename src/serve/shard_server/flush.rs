@@ -29,6 +29,8 @@ impl ShardServer {
                 self.flush_stream(stream, now_ms);
             }
         }
+        // Its capacity stays; what changed meanwhile comes next.
+        changed.append(&mut self.changed);
         self.changed = changed;
     }
 

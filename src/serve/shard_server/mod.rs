@@ -224,6 +224,7 @@ impl ShardServer {
         while let Some(message) = self.relay.receive(&mut changed) {
             self.receive_message(message, &mut changed, &mut arrived);
         }
+        changed.append(&mut self.changed);
         self.changed = changed;
         self.flush_changed();
         let now_ms = self.shared.now_ms();
