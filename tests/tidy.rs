@@ -25,20 +25,8 @@ const BENCH_MAY_USE: &[&str] = &["proto", "net", "cores", "stats"];
 /// Where glommio's name may appear; in `serve` in task bodies.
 const GLOMMIO: &[&str] = &["src/cores.rs", "src/net/", "src/shard/", "src/serve/connection.rs", "bench/"];
 const LINES_MAX: usize = 500;
-const TOP_LEVEL: &[&str] = &[
-    "CHANGELOG.md",
-    "Cargo.lock",
-    "Cargo.toml",
-    "LICENSE",
-    "README.md",
-    "bench",
-    "clippy.toml",
-    "conf",
-    "rustfmt.toml",
-    "scripts",
-    "src",
-    "tests",
-];
+const TOP_LEVEL: &[&str] =
+    &["Cargo.lock", "Cargo.toml", "LICENSE", "README.md", "bench", "conf", "scripts", "src", "tests"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
