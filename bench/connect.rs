@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-/// A port has about 28,000 source ports; each address serves far fewer.
-const PER_ADDRESS: usize = 10_000;
+/// Connections from one loopback address; it has about 28,000 ports, some of them in TIME_WAIT.
+const PER_ADDRESS: usize = 500;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A connected socket on its way to an executor.
