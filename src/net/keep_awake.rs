@@ -1,9 +1,10 @@
 //! A remedy for a wake-up that glommio 0.9 loses.
 //!
-//! Measured: of 50 executors that tick every 10 ms, about one an hour goes to sleep without the poll
-//! that links its rings, and then sleeps through its timers until one of its sockets stirs. A signal
-//! ends that sleep (EINTR, which glommio takes as a turn of its loop), so every executor's thread gets
-//! one now and then: a lost wake-up costs at most [`INTERVAL`].
+//! Measured: an executor that ticks every 10 ms goes to sleep, about once in an hour, without the poll
+//! that links its rings, and then sleeps through its timers until one of its sockets stirs (2 times in
+//! 8,600 s of such executors; never in 14,500 s with this remedy). A signal ends that sleep (EINTR,
+//! which glommio takes as a turn of its loop), so every executor's thread gets one now and then: a lost
+//! wake-up costs at most [`INTERVAL`].
 
 use std::{
     io,
