@@ -273,7 +273,7 @@ impl Replica {
         // A subscription that is new, or that slept through ends, has nothing to be told of them.
         if subscription.state == State::Waiting {
             subscription.epoch = self.ends_dropped + self.ends.len();
-            return self.try_start(subscription);
+            return self.try_start(subscription, now_ms);
         }
         let end = subscription.epoch.checked_sub(self.ends_dropped).map(|at| self.ends.get(at).copied());
         let limit = match end {
@@ -305,6 +305,7 @@ impl Replica {
                 None => Step::Wait,
                 Some(index) => {
                     subscription.state = State::Playing;
+                    subscription.since_ms = now_ms;
                     Step::Skipped { headers: self.headers_at(index) }
                 }
             };
@@ -318,10 +319,11 @@ impl Replica {
         Step::Entries(subscription.next..limit)
     }
 
+    /// Whether what it takes next has waited longer than the queue may, counted from its own beginning.
     fn lags(&self, subscription: &Subscription, now_ms: u64) -> bool {
-        self.log
-            .at(subscription.next)
-            .is_none_or(|entry| now_ms.saturating_sub(entry.arrived_ms) > self.settings.queue_ms_max)
+        let waits_since = |entry: &Entry| entry.arrived_ms.max(subscription.since_ms);
+        let entry = self.log.at(subscription.next);
+        entry.is_none_or(|entry| now_ms.saturating_sub(waits_since(entry)) > self.settings.queue_ms_max)
     }
 
     /// Where a subscription at `next` goes on that fell behind: at the newest keyframe; a stream
@@ -336,10 +338,11 @@ impl Replica {
         self.mark.as_ref().filter(|mark| mark.index == index).map_or(&self.headers, |mark| &mark.headers)
     }
 
-    fn try_start<'a>(&'a self, subscription: &mut Subscription) -> Step<'a> {
+    fn try_start<'a>(&'a self, subscription: &mut Subscription, now_ms: u64) -> Step<'a> {
         let Some((next, headers)) = self.start_of(subscription) else { return Step::Wait };
         let again = subscription.newest_ms >= 0;
         subscription.next = next;
+        subscription.since_ms = now_ms;
         subscription.base_ms = self.start_time(next) - subscription.resume_ms();
         subscription.state = State::Playing;
         Step::Start { headers, again }

@@ -18,6 +18,8 @@ pub struct Subscription {
     pub(super) base_ms: i64,
     /// The newest time that it was given, own clock; a republish goes on after it.
     pub(super) newest_ms: i64,
+    /// When it was put where it started or landed: a GOP that was old already is no lag of its own.
+    pub(super) since_ms: u64,
     /// How often it fell behind by more than the queue length.
     pub(super) skips: u32,
 }
@@ -58,7 +60,7 @@ pub enum Step<'a> {
 
 impl Subscription {
     pub(super) fn new(next: u64) -> Self {
-        Self { state: State::Waiting, next, epoch: 0, base_ms: 0, newest_ms: -1, skips: 0 }
+        Self { state: State::Waiting, next, epoch: 0, base_ms: 0, newest_ms: -1, since_ms: 0, skips: 0 }
     }
 
     /// The next entry to take.

@@ -307,3 +307,20 @@ fn c9_who_waits_starts_at_the_first_keyframe_not_the_newest() {
         assert_eq!(run(&replica, &mut subscription, 3000), ["start headers=0 again=false", "entries 0..153"]);
     }
 }
+
+/// A GOP longer than `queue_length` still serves late joiners and those who skip to it.
+#[test]
+fn a_gop_longer_than_the_queue_is_no_lag() {
+    let mut replica = Replica::new(Settings { queue_ms_max: 1000, ..SETTINGS });
+    replica.schedule.add(1, 0);
+    replica.begin(Snapshot::default());
+    gops(&mut replica, 0..1);
+    let mut slow = replica.subscribe();
+    run(&replica, &mut slow, 1000);
+    push(&mut replica, &[(TagKind::Video, INTER, 1000), (TagKind::Video, KEY, 1040)]);
+    (1..100).for_each(|frame| push(&mut replica, &[(TagKind::Video, INTER, 1040 + frame * 40)]));
+    let mut joiner = replica.subscribe();
+    assert_eq!(run(&replica, &mut joiner, 5000), ["start headers=0 again=false", "entries 51..151"]);
+    assert_eq!(run(&replica, &mut slow, 5000), ["skipped headers=0", "entries 51..151"]);
+    assert_eq!((joiner.skips(), slow.skips()), (0, 1));
+}
