@@ -4,12 +4,17 @@
 //! The reference is the published file, or, without one, the stream as the players before saw it: the
 //! first that receives a tag adds it, all others must receive the same.
 
+use crate::clock;
 use corecast::proto::{
     codec::{self, Class},
     flv::{Tag, TagKind},
 };
 use foldhash::fast::FixedState;
-use std::{collections::HashMap, hash::BuildHasher};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, Hasher},
+};
 
 /// The stream as it should be.
 #[derive(Debug, Default)]
@@ -42,8 +47,13 @@ fn is_media(tag: &Tag) -> bool {
     matches!(codec::inspect(tag.kind, &tag.body).class, Class::Keyframe | Class::InterFrame | Class::Audio)
 }
 
+/// A body's hash, whatever time is stamped into it.
 fn fingerprint(tag: &Tag) -> u64 {
-    FixedState::with_seed(u64::from(tag.kind.type_id())).hash_one(&tag.body[..])
+    let mut hasher = FixedState::with_seed(u64::from(tag.kind.type_id())).build_hasher();
+    let (_, head, rest) = clock::split(&tag.body);
+    hasher.write(head);
+    hasher.write(rest);
+    hasher.finish()
 }
 
 /// One player's view.
@@ -60,7 +70,7 @@ pub(crate) struct Checker {
 }
 
 /// What was wrong, counted.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Faults {
     pub(crate) no_metadata_first: u64,
     pub(crate) no_sequence_header_first: u64,
@@ -99,6 +109,11 @@ impl Faults {
 }
 
 impl Checker {
+    /// The newest media time, in ms.
+    pub(crate) fn newest_ms(&self) -> Option<u32> {
+        self.newest.iter().flatten().copied().max()
+    }
+
     /// Takes the next tag of the player.
     pub(crate) fn tag(&mut self, tag: &Tag, reference: &mut Reference) {
         let info = codec::inspect(tag.kind, &tag.body);

@@ -1,34 +1,23 @@
-//! Connections from many loopback addresses, made on a thread of their own: connect and name lookup
-//! block.
+//! Connections, to loopback from many addresses so that ports suffice.
 
 use anyhow::Context;
 use corecast::{net::Receiver, proto::rtmp::url::RtmpUrl};
+use glommio::timer::Timer;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
     os::fd::OwnedFd,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Connections from one loopback address; it has about 28,000 ports, some of them in TIME_WAIT.
 const PER_ADDRESS: usize = 500;
+/// How long a connect may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-
-/// A connected socket on its way to an executor.
-#[derive(Debug)]
-pub(crate) struct Connected {
-    pub(crate) index: usize,
-    descriptor: OwnedFd,
-    peer: SocketAddr,
-}
-
-impl Connected {
-    /// Takes it into the present executor.
-    pub(crate) fn receiver(self) -> Receiver {
-        Receiver::adopt(self.descriptor, self.peer)
-    }
-}
+/// A connect that is not done at once (the server's backlog is full, or it is far) is asked again so
+/// often.
+const CONNECT_POLL: Duration = Duration::from_millis(1);
 
 /// The address of an RTMP URL.
 pub(crate) fn resolve(url: &RtmpUrl) -> anyhow::Result<SocketAddr> {
@@ -37,15 +26,36 @@ pub(crate) fn resolve(url: &RtmpUrl) -> anyhow::Result<SocketAddr> {
     addresses.next().with_context(|| format!("{} has no address", url.host))
 }
 
-/// Connects connection number `index`; to loopback from 127.1.x.y, so that ports suffice.
-pub(crate) fn connect(index: usize, server: SocketAddr) -> io::Result<Connected> {
+/// Connects connection number `index` from within an executor; to loopback from 127.1.x.y.
+///
+/// # Cancel safety
+/// Dropping it drops the socket.
+pub(crate) async fn connect(index: usize, server: SocketAddr) -> io::Result<Receiver> {
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
     if server.ip().is_loopback() && server.is_ipv4() {
         let number = u32::try_from(index / PER_ADDRESS).unwrap_or(0);
         let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + number);
         socket.bind(&SockAddr::from(SocketAddr::from((source, 0))))?;
     }
-    socket.connect_timeout(&SockAddr::from(server), CONNECT_LIMIT)?;
+    socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    Ok(Connected { index, descriptor: OwnedFd::from(socket), peer: server })
+    let started = Instant::now();
+    match socket.connect(&SockAddr::from(server)) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
+            while socket.peer_addr().is_err() {
+                if let Some(error) = socket.take_error()? {
+                    return Err(error);
+                }
+                if started.elapsed() > CONNECT_LIMIT {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Timer::new(CONNECT_POLL).await;
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    // Sends may block for a moment; reads are the executor's.
+    socket.set_nonblocking(false)?;
+    Ok(Receiver::adopt(OwnedFd::from(socket), server))
 }

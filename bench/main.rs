@@ -1,45 +1,62 @@
 //! corecast-bench: the load generator. It speaks RTMP to any server, checks what it gets, and says how
-//! many players are at full rate.
+//! many players are at full rate, how late, and at what cost.
 
 mod check;
+mod clock;
 mod connect;
+mod executor;
 mod floor;
-mod play;
+mod options;
+mod player;
 mod process;
-mod publish;
+mod publisher;
+mod report;
+mod run;
+mod scenario;
+mod transport;
 
 use clap::{Parser, Subcommand};
+use options::Options;
+use report::{bounds, compare};
+use scenario::Scenario;
 use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Load generator for RTMP servers.
+///
+/// Exit code 0 if what is required holds, 1 if not or if the run fails.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    options: Options,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Play a stream many times and check every player's content
-    Play(play::Arguments),
+    Play(options::Play),
     /// Publish a file many times, in real time, over and over
-    Publish(publish::Arguments),
+    Publish(options::Publish),
+    /// Many players come at once, or one after the other: time to the first keyframe
+    Join(options::Join),
+    /// Players come and go
+    Churn(options::Churn),
+    /// A scenario file: publishers and players of several kinds
+    Mixed(options::Mixed),
     /// The physical limit: the same bytes to as many sockets by a bare loop of send
     Floor(floor::Arguments),
+    /// Results of several servers side by side: ratios with their spread
+    Compare(compare::Compare),
 }
 
 fn main() -> ExitCode {
     corecast::net::raise_file_limit();
-    let result = match Arguments::parse().command {
-        Command::Play(arguments) => play::run(&arguments),
-        Command::Publish(arguments) => publish::run(&arguments),
-        Command::Floor(arguments) => floor::run(&arguments),
-    };
-    match result {
+    match run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -47,4 +64,38 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    let options = &arguments.options;
+    match &arguments.command {
+        Command::Play(play) => measure("play", play.scenario(), options),
+        Command::Publish(publish) => measure("publish", publish.scenario(), options),
+        Command::Join(join) => measure("join", join.scenario(), options),
+        Command::Churn(churn) => measure("churn", churn.scenario(), options),
+        Command::Mixed(mixed) => {
+            let name = mixed.scenario.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            measure(&name, Scenario::read(&mixed.scenario, &mixed.url)?, options)
+        }
+        Command::Floor(floor) => floor::run(floor),
+        Command::Compare(compare) => compare::run(compare).map(|()| true),
+    }
+}
+
+/// Runs, reports, and tells whether what is required holds.
+fn measure(name: &str, scenario: Scenario, options: &Options) -> anyhow::Result<bool> {
+    let report = run::run(name, scenario, options)?;
+    report.print();
+    if let Some(path) = &options.json {
+        report.write_json(path)?;
+    }
+    if let Some(path) = &options.report {
+        report.write_html(path)?;
+    }
+    let bounds = if options.require.is_empty() { bounds::usual(&report) } else { options.require.clone() };
+    let faults: Vec<String> = bounds.iter().filter_map(|bound| bound.fault(&report)).collect();
+    for fault in &faults {
+        println!("NOT KEPT:  {fault}");
+    }
+    Ok(faults.is_empty())
 }

@@ -1,0 +1,361 @@
+//! One executor's part of the load: its players and publishers, and the questions of the main thread.
+
+use crate::{
+    check::{Faults, Reference},
+    player::{self, Player},
+    publisher,
+    scenario::{Players, Scenario},
+};
+use anyhow::Context;
+use corecast::{cores, net::KeepAwake, proto::flv::Tag};
+use crossbeam_channel::{Receiver as Channel, Sender};
+use glommio::{spawn_local, timer::Timer};
+use hdrhistogram::Histogram;
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// A player's tail that may still be on its way when the run ends: one merged write and more.
+pub(crate) const TAIL: Duration = Duration::from_millis(1500);
+/// Full rate: at least this share of the stream since the player began.
+const FULL_RATE: f64 = 0.99;
+const SCRATCH_BYTES: usize = 256 << 10;
+/// How often questions are looked for; its lateness says whether the executor keeps up.
+const TICK: Duration = Duration::from_millis(5);
+/// Kinds of failure that are told apart.
+const FAILURE_KINDS_MAX: usize = 32;
+
+/// What every executor works on.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) scenario: Scenario,
+    /// The published file.
+    pub(crate) tags: Option<Arc<Vec<Tag>>>,
+    pub(crate) publish_to: Vec<SocketAddr>,
+    pub(crate) play_from: Vec<SocketAddr>,
+    pub(crate) executors: usize,
+}
+
+/// What the main thread asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ask {
+    /// Players come.
+    Join,
+    /// How it goes.
+    Sums,
+    /// The measured window begins: remember how far everybody is.
+    Begin,
+    /// [`TAIL`] before its end: likewise.
+    Mark,
+    /// Its end.
+    Totals,
+    /// Publishers say goodbye.
+    Stop,
+}
+
+/// How it goes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sums {
+    pub(crate) publishing: usize,
+    pub(crate) playing: usize,
+    pub(crate) started: usize,
+    pub(crate) bytes: u64,
+    /// Players that got less than half of what the best one of their group got since the last look.
+    pub(crate) slow: usize,
+    pub(crate) failures: BTreeMap<String, u64>,
+}
+
+/// What a group of players got.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupTotals {
+    pub(crate) full_rate: usize,
+    pub(crate) playing: usize,
+    pub(crate) started: usize,
+    pub(crate) checked: usize,
+    pub(crate) media_tags: u64,
+    pub(crate) faults: Faults,
+    pub(crate) metrics: Metrics,
+}
+
+/// Histograms, in µs; `share` in 1/1000 of the full rate.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    pub(crate) latency: Histogram<u64>,
+    pub(crate) join: Histogram<u64>,
+    pub(crate) stall: Histogram<u64>,
+    pub(crate) share: Histogram<u64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        // One minute in µs, three digits: the bounds are constants that the crate accepts.
+        let Ok(empty) = Histogram::new_with_bounds(1, 60_000_000, 3) else { unreachable!("constant bounds") };
+        Self { latency: empty.clone(), join: empty.clone(), stall: empty.clone(), share: empty }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn add(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.latency, &other.latency),
+            (&mut self.join, &other.join),
+            (&mut self.stall, &other.stall),
+            (&mut self.share, &other.share),
+        ];
+        for (sum, part) in pairs {
+            // Equal bounds always add.
+            sum.add(part).ok();
+        }
+    }
+}
+
+pub(crate) enum Answer {
+    Done,
+    Sums(Sums),
+    Totals(Vec<GroupTotals>, Histogram<u64>),
+}
+
+/// The main thread's end.
+#[derive(Debug)]
+pub(crate) struct Executor {
+    ask: Sender<Ask>,
+    answers: Channel<Answer>,
+}
+
+impl Executor {
+    /// Starts number `part` of the plan's executors on `cpu`.
+    pub(crate) fn start(cpu: usize, part: usize, plan: &Arc<Plan>) -> anyhow::Result<Self> {
+        let (ask, asked) = crossbeam_channel::unbounded();
+        let (answer, answers) = crossbeam_channel::unbounded();
+        let plan = Arc::clone(plan);
+        cores::spawn(&format!("bench-{cpu}"), cpu, move || serve(plan, part, asked, answer))
+            .map_err(|error| anyhow::anyhow!("CPU {cpu}: {error}"))?;
+        Ok(Self { ask, answers })
+    }
+
+    /// Asks all, then waits for all.
+    pub(crate) fn ask_all(executors: &[Self], ask: Ask) -> anyhow::Result<Vec<Answer>> {
+        executors.iter().try_for_each(|executor| executor.ask.send(ask))?;
+        executors.iter().map(|executor| executor.answers.recv().context("an executor has ended")).collect()
+    }
+
+    pub(crate) fn sums(executors: &[Self]) -> anyhow::Result<Sums> {
+        let mut sums = Sums::default();
+        for answer in Self::ask_all(executors, Ask::Sums)? {
+            if let Answer::Sums(part) = answer {
+                sums.publishing += part.publishing;
+                sums.playing += part.playing;
+                sums.started += part.started;
+                sums.bytes += part.bytes;
+                sums.slow += part.slow;
+                for (kind, count) in part.failures {
+                    *sums.failures.entry(kind).or_default() += count;
+                }
+            }
+        }
+        Ok(sums)
+    }
+}
+
+/// What all tasks of one executor share.
+pub(crate) struct Load {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) part: usize,
+    pub(crate) scratch: RefCell<Vec<u8>>,
+    pub(crate) bytes: Cell<u64>,
+    pub(crate) publishing: Cell<usize>,
+    pub(crate) measuring: Cell<bool>,
+    pub(crate) stopping: Cell<bool>,
+    pub(crate) groups: Vec<Group>,
+    failures: RefCell<BTreeMap<String, u64>>,
+}
+
+/// A group of players on one executor.
+pub(crate) struct Group {
+    pub(crate) spec: Players,
+    pub(crate) server: SocketAddr,
+    /// Its first player's number among all players of the run: for source addresses.
+    pub(crate) first: usize,
+    /// One per stream; with a file only the first.
+    pub(crate) references: Vec<RefCell<Reference>>,
+    pub(crate) metrics: RefCell<Metrics>,
+    pub(crate) players: RefCell<Vec<Rc<Player>>>,
+    pub(crate) playing: Cell<usize>,
+    pub(crate) started: Cell<usize>,
+    /// Of players that have left.
+    pub(crate) past: Cell<(u64, Faults)>,
+}
+
+async fn serve(plan: Arc<Plan>, part: usize, asked: Channel<Ask>, answer: Sender<Answer>) {
+    let Ok(_awake) = KeepAwake::start() else { return };
+    let load = Rc::new(Load::new(plan, part));
+    spawn_local(publisher::run(Rc::clone(&load))).detach();
+    let mut late = Metrics::default().latency;
+    let mut due = Instant::now();
+    loop {
+        while let Ok(ask) = asked.try_recv() {
+            let answered = match ask {
+                Ask::Sums => Answer::Sums(load.sums()),
+                Ask::Join => {
+                    player::spawn_groups(&load, |spec| spec.after_s.is_none());
+                    Answer::Done
+                }
+                Ask::Begin => {
+                    load.each_player(|player| player.begin.set(player.progress()));
+                    load.measuring.set(true);
+                    late.reset();
+                    player::spawn_groups(&load, |spec| spec.after_s.is_some());
+                    Answer::Done
+                }
+                Ask::Mark => {
+                    load.each_player(|player| player.mark.set(player.progress()));
+                    Answer::Done
+                }
+                Ask::Totals => {
+                    load.measuring.set(false);
+                    Answer::Totals(load.groups.iter().map(Group::totals).collect(), late.clone())
+                }
+                Ask::Stop => {
+                    load.stopping.set(true);
+                    while load.publishing.get() > 0 {
+                        Timer::new(TICK).await;
+                    }
+                    Answer::Done
+                }
+            };
+            if answer.send(answered).is_err() {
+                return;
+            }
+        }
+        late.saturating_record(micros(due.elapsed()));
+        due = Instant::now() + TICK;
+        Timer::new(TICK).await;
+    }
+}
+
+/// Saturated, as the histograms are.
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Load {
+    fn new(plan: Arc<Plan>, part: usize) -> Self {
+        let mut first = 0;
+        let mut groups = Vec::new();
+        for (spec, server) in plan.scenario.players.iter().zip(&plan.play_from) {
+            let references = match &plan.tags {
+                Some(tags) => vec![RefCell::new(Reference::of_file(tags))],
+                None => (0..spec.streams).map(|_| RefCell::default()).collect(),
+            };
+            groups.push(Group {
+                spec: spec.clone(),
+                server: *server,
+                first,
+                references,
+                metrics: RefCell::default(),
+                players: RefCell::default(),
+                playing: Cell::new(0),
+                started: Cell::new(0),
+                past: Cell::default(),
+            });
+            first += spec.count;
+        }
+        Self {
+            plan,
+            part,
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+            bytes: Cell::new(0),
+            publishing: Cell::new(0),
+            measuring: Cell::new(false),
+            stopping: Cell::new(false),
+            groups,
+            failures: RefCell::default(),
+        }
+    }
+
+    /// Counts a failure by its kind.
+    pub(crate) fn fail(&self, kind: &str) {
+        let mut failures = self.failures.borrow_mut();
+        let known = failures.contains_key(kind) || failures.len() < FAILURE_KINDS_MAX;
+        *failures.entry(if known { kind } else { "other" }.to_owned()).or_default() += 1;
+    }
+
+    fn each_player(&self, change: impl Fn(&Player)) {
+        self.groups.iter().for_each(|group| group.players.borrow().iter().for_each(|player| change(player)));
+    }
+
+    fn sums(&self) -> Sums {
+        Sums {
+            publishing: self.publishing.get(),
+            playing: self.groups.iter().map(|group| group.playing.get()).sum(),
+            started: self.groups.iter().map(|group| group.started.get()).sum(),
+            bytes: self.bytes.get(),
+            slow: self.groups.iter().map(Group::slow).sum(),
+            failures: self.failures.borrow().clone(),
+        }
+    }
+}
+
+impl Group {
+    /// Counts those who fell behind since the last call.
+    fn slow(&self) -> usize {
+        let players = self.players.borrow();
+        let gained: Vec<u64> = players.iter().map(|player| player.bytes.get() - player.looked.get()).collect();
+        players.iter().for_each(|player| player.looked.set(player.bytes.get()));
+        let best = gained.iter().copied().max().unwrap_or(0);
+        gained.iter().filter(|gained| **gained < best / 2).count()
+    }
+
+    /// Full rate: from the window's begin to its end a player got what the best one of its stream got
+    /// from the begin to [`TAIL`] before the end, missed nothing, and the stream's media went as fast as
+    /// the clock.
+    fn totals(&self) -> GroupTotals {
+        let players = self.players.borrow();
+        let mut streams: HashMap<(usize, bool), Stream> = HashMap::new();
+        for player in players.iter() {
+            let stream = streams.entry((player.stream, player.is_checked())).or_default();
+            stream.best = stream.best.max(player.mark.get().amount.saturating_sub(player.begin.get().amount));
+            stream.pace = player.pace().map_or(stream.pace, |pace| Some(stream.pace.unwrap_or(0.0).max(pace)));
+        }
+        let (media_tags, faults) = self.past.get();
+        let mut totals = GroupTotals {
+            full_rate: 0,
+            playing: self.playing.get(),
+            started: self.started.get(),
+            checked: 0,
+            media_tags,
+            faults,
+            metrics: self.metrics.borrow().clone(),
+        };
+        for player in players.iter() {
+            let checked = player.is_checked();
+            let best = streams.get(&(player.stream, checked)).map_or(0, |stream| stream.best);
+            // Who drops what it gets knows no media time: its stream's checked players do.
+            let pace = streams.get(&(player.stream, true)).and_then(|stream| stream.pace).unwrap_or(1.0);
+            let gained = player.progress().amount.saturating_sub(player.begin.get().amount);
+            let of_best = if best == 0 { 0.0 } else { (gained as f64 / best as f64).min(1.0) };
+            let share = of_best * pace.min(1.0);
+            let whole = player.faults().total() == 0;
+            totals.full_rate += usize::from(share >= FULL_RATE && whole && player.alive.get());
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
+            totals.metrics.share.saturating_record((share * 1000.0).round() as u64);
+            totals.metrics.stall.saturating_record(micros(player.longest_stall()));
+            totals.checked += usize::from(checked);
+            totals.media_tags += player.media_tags();
+            totals.faults.add(&player.faults());
+        }
+        totals
+    }
+}
+
+/// What the best player of a stream got, and how fast its media went against the clock.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stream {
+    best: u64,
+    pace: Option<f64>,
+}
