@@ -14,9 +14,11 @@ use hdrhistogram::Histogram;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, HashMap},
+    future::poll_fn,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
+    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -39,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) publish_to: Vec<SocketAddr>,
     pub(crate) play_from: Vec<SocketAddr>,
     pub(crate) executors: usize,
+    /// See [`Load::rest`].
+    pub(crate) read_every: Duration,
 }
 
 /// What the main thread asks.
@@ -173,6 +177,9 @@ pub(crate) struct Load {
     pub(crate) stopping: Cell<bool>,
     pub(crate) groups: Vec<Group>,
     failures: RefCell<BTreeMap<String, u64>>,
+    resting: RefCell<Vec<Waker>>,
+    /// Counts the times that those who rest were woken.
+    rests: Cell<u64>,
 }
 
 /// A group of players on one executor.
@@ -197,7 +204,12 @@ async fn serve(plan: Arc<Plan>, part: usize, asked: Channel<Ask>, answer: Sender
     spawn_local(publisher::run(Rc::clone(&load))).detach();
     let mut late = Metrics::default().latency;
     let mut due = Instant::now();
+    let mut read_at = due;
     loop {
+        if Instant::now() >= read_at {
+            load.wake_resting();
+            read_at = Instant::now() + load.plan.read_every;
+        }
         while let Ok(ask) = asked.try_recv() {
             let answered = match ask {
                 Ask::Sums => Answer::Sums(load.sums()),
@@ -275,7 +287,30 @@ impl Load {
             stopping: Cell::new(false),
             groups,
             failures: RefCell::default(),
+            resting: RefCell::default(),
+            rests: Cell::new(0),
         }
+    }
+
+    /// Waits for the next common moment of reading, [`Plan::read_every`] after the last one.
+    pub(crate) async fn rest(&self) {
+        if self.plan.read_every.is_zero() {
+            return;
+        }
+        let now = self.rests.get();
+        poll_fn(|cx| {
+            if self.rests.get() != now {
+                return Poll::Ready(());
+            }
+            self.resting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn wake_resting(&self) {
+        self.rests.set(self.rests.get() + 1);
+        self.resting.borrow_mut().drain(..).for_each(Waker::wake);
     }
 
     /// Counts a failure by its kind.

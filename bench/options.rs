@@ -19,6 +19,10 @@ pub(crate) struct Options {
     /// The server's process: report its CPU time per delivered GiB, and its memory
     #[arg(long, value_name = "PID", global = true)]
     pub(crate) pid: Option<u32>,
+    /// Who drops what it gets reads so often, in ms: a reader that wakes for every packet is what costs a
+    /// generator most. Checked players read at once
+    #[arg(long, default_value_t = 40, value_name = "MS", global = true)]
+    pub(crate) read_every: u64,
     /// Write the result as JSON
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) json: Option<PathBuf>,

@@ -187,6 +187,7 @@ async fn drop_all(load: &Load, player: &Player, spec: &Players, transport: &mut 
         };
         player.count(load, bytes.map_err(|error| player.closed(error))?);
         keep_pace(player, spec).await;
+        load.rest().await;
         glommio::yield_if_needed().await;
     }
 }

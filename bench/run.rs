@@ -42,7 +42,8 @@ pub(crate) fn run(name: &str, scenario: Scenario, options: &Options) -> anyhow::
     let publish_to = scenario.publishers.iter().map(|group| address(&group.url)).collect::<Result<_, _>>()?;
     let play_from = scenario.players.iter().map(|group| address(&group.url)).collect::<Result<_, _>>()?;
     let cpus = cores::allowed(options.cpus.as_deref())?;
-    let plan = Arc::new(Plan { scenario, tags, publish_to, play_from, executors: cpus.len() });
+    let read_every = Duration::from_millis(options.read_every);
+    let plan = Arc::new(Plan { scenario, tags, publish_to, play_from, executors: cpus.len(), read_every });
     let start = |(part, cpu): (usize, &usize)| Executor::start(*cpu, part, &plan);
     let executors: Vec<Executor> = cpus.iter().enumerate().map(start).collect::<Result<_, _>>()?;
     let mut run = Run {

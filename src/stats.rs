@@ -78,4 +78,8 @@ counters! {
     players,
     /// Publishers that publish now.
     publishers,
+    /// Flush interval of `mw_latency auto` now, in ms; 0 is at once. A sum over shards means nothing.
+    pace_ms,
+    /// The shard's load, smoothed, in 1/1000 of its core. A sum over shards means nothing.
+    busy_permille,
 }

@@ -234,12 +234,14 @@ fn load_vhost(name: &Word, block: &Directive, chunk_size: u32, faults: &mut Vec<
 
 fn load_play(section: &mut Section<'_, '_>, min_latency: bool) -> Play {
     let value = |number: Spanned<u32>, default| number.map_or(default, |(number, _)| number);
+    let mw_latency_ms = section.mw_latency(if min_latency { 0 } else { 350 });
+    let mw_msgs = if min_latency || mw_latency_ms.is_none() { 0 } else { 8 };
     Play {
         gop_cache: section.flag("gop_cache", true),
         gop_cache_max_frames: value(section.number("gop_cache_max_frames", 1..=1_000_000, "messages"), 2500),
         queue_length_s: value(section.number("queue_length", 1..=3600, "seconds"), 30),
-        mw_latency_ms: value(section.number("mw_latency", 0..=10_000, "ms"), if min_latency { 0 } else { 350 }),
-        mw_msgs: value(section.number("mw_msgs", 0..=128, "messages"), if min_latency { 0 } else { 8 }),
+        mw_latency_ms,
+        mw_msgs: value(section.number("mw_msgs", 0..=128, "messages"), mw_msgs),
     }
 }
 
@@ -315,6 +317,21 @@ impl<'a, 'f> Section<'a, 'f> {
                 None
             }
         }
+    }
+
+    /// Milliseconds, or `auto` (`None`).
+    fn mw_latency(&mut self, default_ms: u32) -> Option<u32> {
+        const ALLOWED: &str = "a whole number of ms from 0 to 10000, or `auto`";
+        let Some(directive) = self.one("mw_latency") else { return Some(default_ms) };
+        let Some(argument) = self.argument(directive, ALLOWED) else { return Some(default_ms) };
+        if argument.text == "auto" {
+            return None;
+        }
+        let number = argument.text.parse().ok().filter(|ms| *ms <= 10_000);
+        if number.is_none() {
+            self.fault(argument, format!("`{}` is no value for `mw_latency`", argument.text), ALLOWED);
+        }
+        Some(number.unwrap_or(default_ms))
     }
 
     fn listen(&mut self) -> Vec<(Listen, Range<usize>)> {

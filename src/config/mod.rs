@@ -63,11 +63,11 @@ pub struct Play {
     /// Most media that one player may lag, in seconds, before it is moved to the newest keyframe.
     /// SRS: `queue_length`. Default: 30.
     pub queue_length_s: u32,
-    /// Flush interval in ms; 0 flushes each tag at once. SRS: `mw_latency`. Default: 350, with
-    /// `min_latency` 0.
-    pub mw_latency_ms: u32,
+    /// Flush interval in ms; 0 flushes each tag at once. SRS: `mw_latency`. Ours: `auto` (`None`) follows
+    /// the load of the core, from at once to 350. Default: 350, with `min_latency` 0.
+    pub mw_latency_ms: Option<u32>,
     /// Tags below which a flush waits for one interval more, up to 128. SRS: `mw_msgs`. Default: 8,
-    /// with `min_latency` 0.
+    /// with `min_latency` or `mw_latency auto` 0.
     pub mw_msgs: u32,
 }
 

@@ -2,11 +2,13 @@
 
 #![expect(unsafe_code, reason = "system calls and buffers lent to the kernel; every block says why it is sound")]
 
+mod cpu_time;
 mod keep_awake;
 mod listen;
 mod send_ring;
 mod socket;
 
+pub use cpu_time::thread_cpu_time;
 pub use keep_awake::{INTERVAL as KEEP_AWAKE_INTERVAL, KeepAwake};
 pub use listen::{Acceptor, BACKLOG, ListenError, Listeners};
 pub use send_ring::{Ended, Gather, Notifier, SendBuf, SendRing};

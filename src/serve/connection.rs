@@ -48,7 +48,7 @@ pub(super) async fn run_shard(server: ShardServer, sockets: Vec<socket2::Socket>
     })
     .detach();
     while !shared.stopping.load(Ordering::Acquire) {
-        let wait_ms = shard.server.borrow().next_due_ms().saturating_sub(shared.now_ms());
+        let wait_ms = shard.server.borrow_mut().sleep_ms();
         let woken = poll_fn(|cx| wakers[me].poll(cx));
         if wait_ms > 0 {
             let timer = async {

@@ -27,9 +27,21 @@ pub const OVERFLOW_ENTRIES_MAX: usize = 32_768;
 pub struct ShardWaker {
     pending: AtomicBool,
     waker: AtomicWaker,
+    /// The shard flushes streams without an interval of their own at once.
+    eager: AtomicBool,
 }
 
 impl ShardWaker {
+    /// Says whether the shard wants to be woken for tags of streams whose interval follows its load.
+    pub fn set_eager(&self, eager: bool) {
+        self.eager.store(eager, Ordering::Relaxed);
+    }
+
+    /// See [`Self::set_eager`].
+    pub fn is_eager(&self) -> bool {
+        self.eager.load(Ordering::Relaxed)
+    }
+
     /// Wakes the shard, once until it has looked.
     pub fn wake(&self) {
         if !self.pending.swap(true, Ordering::AcqRel) {

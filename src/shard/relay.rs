@@ -110,13 +110,30 @@ pub struct Relay<P, M> {
     streams: Slab<Stream<P>>,
     by_key: HashMap<Arc<str>, StreamId, foldhash::fast::FixedState>,
     serial: u64,
+    /// Flush interval of streams whose settings have none, in ms.
+    pace_ms: u64,
     stats: Arc<ShardStats>,
 }
 
 impl<P, M> Relay<P, M> {
     /// A shard without streams.
     pub fn new(mesh: Mesh<Message<M>>, stats: Arc<ShardStats>) -> Self {
-        Self { mesh, streams: Slab::new(), by_key: HashMap::default(), serial: 0, stats }
+        mesh.wakers()[mesh.me()].set_eager(true);
+        Self { mesh, streams: Slab::new(), by_key: HashMap::default(), serial: 0, pace_ms: 0, stats }
+    }
+
+    /// Sets the flush interval of streams whose settings leave it to the shard, in ms.
+    pub fn set_pace(&mut self, pace_ms: u64) {
+        if pace_ms == self.pace_ms {
+            return;
+        }
+        self.pace_ms = pace_ms;
+        self.mesh.wakers()[self.mesh.me()].set_eager(pace_ms == 0);
+        for (_, stream) in &mut self.streams {
+            if stream.replica.settings().mw_latency_ms.is_none() {
+                stream.replica.schedule.set_interval(pace_ms);
+            }
+        }
     }
 
     /// This shard.
@@ -240,7 +257,11 @@ impl<P, M> Relay<P, M> {
             self.stats.tags_relayed.add(u64::from(sent));
             self.stats.gaps.add(u64::from(!sent));
             interest.gap = !sent;
-            if sent && stream.replica.settings().mw_latency_ms == 0 {
+            let at_once = match stream.replica.settings().mw_latency_ms {
+                Some(interval_ms) => interval_ms == 0,
+                None => self.mesh.wakers()[interest.shard].is_eager(),
+            };
+            if sent && at_once {
                 self.mesh.wake(interest.shard);
             }
         }
@@ -308,9 +329,10 @@ impl<P, M> Relay<P, M> {
             return id;
         }
         let key: Arc<str> = Arc::from(key);
+        let number = self.streams.vacant_key() as u64;
         let id = self.streams.insert(Stream {
             key: Arc::clone(&key),
-            replica: Replica::new(settings),
+            replica: Replica::new(settings, self.pace_ms, number),
             publisher: None,
             interested: Vec::new(),
             relay: None,

@@ -9,12 +9,14 @@
 
 mod headers;
 mod log;
+mod pace;
 mod replica;
 mod schedule;
 mod subscription;
 
 pub use headers::{HEADERS_MAX, Headers};
 pub use log::{Entry, LOG_BYTES_MAX, Log};
+pub use pace::{CEILING_MS, Pace, STEP_MS as PACE_STEP_MS};
 pub use replica::{KEYFRAME_WAIT_TAGS_MAX, Replica, Settings, Snapshot};
-pub use schedule::{PHASE_MS_MIN, PHASES_MAX, Schedule};
+pub use schedule::{GROUP_MEMBERS_MIN, PHASE_MS_MIN, PHASES_MAX, Schedule};
 pub use subscription::{Step, Subscription};

@@ -26,8 +26,8 @@ pub struct Settings {
     pub gop_cache_tags_max: u64,
     /// Most media that a subscription may lag, in ms since its arrival. SRS: `queue_length`.
     pub queue_ms_max: u64,
-    /// Flush interval in ms; 0 flushes at once. SRS: `mw_latency`.
-    pub mw_latency_ms: u64,
+    /// Flush interval in ms; 0 flushes at once, `None` as the shard's load allows. SRS: `mw_latency`.
+    pub mw_latency_ms: Option<u64>,
     /// Tags below which a flush may wait once more. SRS: `mw_msgs`.
     pub mw_msgs: u64,
 }
@@ -89,11 +89,12 @@ impl Epoch {
 }
 
 impl Replica {
-    /// A stream that nobody publishes yet.
-    pub fn new(settings: Settings) -> Self {
+    /// A stream that nobody publishes yet. `pace_ms` is the shard's flush interval where the settings
+    /// have none; `number` tells streams of a shard apart.
+    pub fn new(settings: Settings, pace_ms: u64, number: u64) -> Self {
         Self {
             settings,
-            schedule: Schedule::new(settings.mw_latency_ms),
+            schedule: Schedule::new(settings.mw_latency_ms.unwrap_or(pace_ms), number),
             log: Log::default(),
             headers: Headers::default(),
             live: false,
@@ -146,12 +147,14 @@ impl Replica {
         self.headers = headers;
         // Whoever waits has a right to the first tag.
         self.schedule.hold(self.epoch.first);
+        self.schedule.note_change();
     }
 
     /// The publish is over; subscriptions take what is left and are told.
     pub fn end(&mut self) {
         if std::mem::take(&mut self.live) {
             self.ends.push_back(self.log.head());
+            self.schedule.note_change();
             self.mark = None;
             self.newest_keyframe = None;
         }
@@ -168,6 +171,7 @@ impl Replica {
             Class::Audio | Class::Data => false,
         };
         let index = self.log.push(entry);
+        self.schedule.note_change();
         match class {
             Class::Keyframe => self.mark_keyframe(index),
             Class::InterFrame => self.epoch.inter_frame_seen = true,

@@ -1,49 +1,75 @@
 //! Who is flushed when: merged writes, spread over phases.
 //!
-//! Bytes per send decide density, so members are flushed once per `mw_latency`, and in groups one
-//! after the other so that a burst does not stall the shard. With 0 ms everybody is flushed when a
-//! tag comes.
-
-use std::ops::Range;
+//! Bytes per send decide density, so members are flushed once per interval, and many members in groups
+//! one after the other so that a burst does not stall the shard. With 0 ms everybody is flushed when a
+//! tag comes. A flush is taken member by member, so that the shard can do other work in between.
 
 /// Most groups; more cost more than they smooth (measured: 35 phases +40 % CPU).
 pub const PHASES_MAX: u64 = 7;
 /// Shortest time between two groups' flushes, in ms: a timer tick costs 31 to 46 µs.
 pub const PHASE_MS_MIN: u64 = 25;
+/// Members from which a group of its own pays: each group builds its image once.
+pub const GROUP_MEMBERS_MIN: usize = 32;
 
 /// The members of one stream on one shard, by phase.
 #[derive(Debug)]
 pub struct Schedule {
-    phase_ms: u64,
+    interval_ms: u64,
+    /// Which of the shard's phases a stream with fewer groups uses.
+    stagger: u64,
     groups: Vec<Group>,
     due: usize,
     due_ms: u64,
     members: usize,
+    flushing: Option<Flushing>,
 }
 
 #[derive(Debug, Default)]
 struct Group {
     members: Vec<u64>,
-    /// Members that are lent; they count as here.
-    lent: usize,
     /// No member stands before this index.
     oldest: u64,
     /// Where the group was flushed to, and when.
     flushed_to: u64,
     flushed_ms: u64,
+    /// Something has happened since.
+    pending: bool,
+}
+
+/// A group's flush that has begun: members before `next` have had theirs.
+#[derive(Clone, Copy, Debug)]
+struct Flushing {
+    group: usize,
+    next: usize,
+    oldest: u64,
 }
 
 impl Schedule {
-    /// A schedule for a flush interval in ms; 0 means at once.
-    pub fn new(mw_latency_ms: u64) -> Self {
-        let phases = (mw_latency_ms / PHASE_MS_MIN.max(mw_latency_ms / PHASES_MAX).max(1)).clamp(1, PHASES_MAX);
-        let groups = (0..phases).map(|_| Group::default()).collect();
-        Self { phase_ms: mw_latency_ms / phases, groups, due: 0, due_ms: 0, members: 0 }
+    /// A schedule for a flush interval in ms; 0 means at once. `stagger` spreads small streams over the
+    /// shard's phases.
+    pub fn new(interval_ms: u64, stagger: u64) -> Self {
+        let groups = vec![Group::default()];
+        Self { interval_ms, stagger, groups, due: 0, due_ms: 0, members: 0, flushing: None }
+    }
+
+    /// The flush interval in ms.
+    pub fn interval_ms(&self) -> u64 {
+        self.interval_ms
+    }
+
+    /// Changes the flush interval.
+    pub fn set_interval(&mut self, interval_ms: u64) {
+        if interval_ms != self.interval_ms {
+            self.interval_ms = interval_ms;
+            // A long interval's date does not hold a shorter one up.
+            self.due_ms = 0;
+            self.fit_groups();
+        }
     }
 
     /// Whether members are flushed as tags come.
     pub fn is_immediate(&self) -> bool {
-        self.phase_ms == 0
+        self.interval_ms == 0
     }
 
     /// Whether nobody is here.
@@ -65,18 +91,30 @@ impl Schedule {
     pub fn add(&mut self, member: u64, at: u64) {
         let Some(group) = self.groups.iter_mut().min_by_key(|group| group.members.len()) else { return };
         group.oldest = if group.members.is_empty() { at } else { group.oldest.min(at) };
+        group.pending = true;
         group.members.push(member);
         self.members += 1;
+        if let Some(flushing) = &mut self.flushing {
+            flushing.oldest = flushing.oldest.min(at);
+        }
+        self.fit_groups();
     }
 
     /// Removes a member.
     pub fn remove(&mut self, member: u64) {
-        for group in &mut self.groups {
-            if let Some(at) = group.members.iter().position(|known| *known == member) {
-                group.members.swap_remove(at);
-                self.members -= 1;
-                return;
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            let Some(mut at) = group.members.iter().position(|known| *known == member) else { continue };
+            if let Some(flushing) = self.flushing.as_mut().filter(|flushing| flushing.group == index)
+                && at < flushing.next
+            {
+                // The last one, not flushed yet, takes the place that is next.
+                flushing.next -= 1;
+                group.members.swap(at, flushing.next);
+                at = flushing.next;
             }
+            group.members.swap_remove(at);
+            self.members -= 1;
+            return self.fit_groups();
         }
     }
 
@@ -86,6 +124,14 @@ impl Schedule {
         for group in &mut self.groups {
             group.oldest = group.oldest.min(at);
         }
+        if let Some(flushing) = &mut self.flushing {
+            flushing.oldest = flushing.oldest.min(at);
+        }
+    }
+
+    /// Something has happened that members may have to be told.
+    pub fn note_change(&mut self) {
+        self.groups.iter_mut().for_each(|group| group.pending = true);
     }
 
     /// No member stands before this index; `u64::MAX` if nobody is here.
@@ -94,103 +140,230 @@ impl Schedule {
         groups.map(|group| group.oldest).min().unwrap_or(u64::MAX)
     }
 
-    /// When the next group is due, in ms of the caller's clock; `None` without members or at 0 ms.
+    /// When [`Self::begin_flush`] has something to do, in ms of the caller's clock; `None` while there is
+    /// nobody or nothing new, and at 0 ms, where tags say it.
     pub fn next_due_ms(&self) -> Option<u64> {
-        (!self.is_immediate() && self.members > 0).then_some(self.due_ms)
+        if self.flushing.is_some() {
+            return Some(0);
+        }
+        let waits = |group: &Group| group.pending && !group.members.is_empty();
+        (!self.is_immediate() && self.groups.iter().any(waits)).then_some(self.due_ms)
     }
 
-    /// The groups that are due at `now_ms` with the log's end at `head`; a group with fewer than
-    /// `msgs` new tags waits for one more round.
-    pub fn take_due(&mut self, now_ms: u64, head: u64, msgs: u64) -> Range<usize> {
-        if self.is_immediate() {
-            return 0..self.groups.len();
+    /// Begins the flush of the group that is due at `now_ms` with the log's end at `head`; a group with
+    /// fewer than `msgs` new tags waits for one more round. Tells whether a flush is under way.
+    pub fn begin_flush(&mut self, now_ms: u64, head: u64, msgs: u64) -> bool {
+        if self.flushing.is_some() {
+            return true;
         }
-        if now_ms < self.due_ms {
-            return 0..0;
+        if !self.is_immediate() {
+            if now_ms < self.due_ms {
+                return false;
+            }
+            self.due_ms = self.next_tick_ms(now_ms);
         }
-        // Streams with the same interval share their ticks: due times lie on a common grid.
-        self.due_ms = (now_ms / self.phase_ms + 1) * self.phase_ms;
-        let at = self.due;
-        self.due = (self.due + 1) % self.groups.len();
-        let interval_ms = self.phase_ms * self.groups.len() as u64;
+        let at = self.due % self.groups.len();
+        self.due = (at + 1) % self.groups.len();
         let group = &mut self.groups[at];
         let few = head.saturating_sub(group.flushed_to) < msgs;
-        if few && now_ms.saturating_sub(group.flushed_ms) < interval_ms + interval_ms / 2 {
-            return 0..0;
+        let waited = now_ms.saturating_sub(group.flushed_ms) >= self.interval_ms + self.interval_ms / 2;
+        if group.members.is_empty() || !group.pending || few && !waited {
+            return false;
         }
+        group.pending = false;
         group.flushed_to = head;
         group.flushed_ms = now_ms;
-        at..at + 1
+        self.flushing = Some(Flushing { group: at, next: 0, oldest: u64::MAX });
+        true
     }
 
-    /// The members of a group, taken out while they are flushed.
-    pub fn lend(&mut self, group: usize) -> Vec<u64> {
+    /// The next member of the flush that is under way, and how many its group has; `None` at its end.
+    pub fn next_member(&mut self) -> Option<(u64, usize)> {
+        let Flushing { group, next, oldest } = self.flushing?;
         let group = &mut self.groups[group];
-        group.lent = group.members.len();
-        std::mem::take(&mut group.members)
-    }
-
-    /// Puts those lent members back that stay; none of them stands before `oldest`.
-    pub fn put_back(&mut self, group: usize, members: Vec<u64>, oldest: u64) {
-        let group = &mut self.groups[group];
-        self.members = self.members + members.len() - std::mem::take(&mut group.lent);
-        group.members = members;
+        if let Some(member) = group.members.get(next) {
+            return Some((*member, group.members.len()));
+        }
         group.oldest = oldest;
+        self.flushing = None;
+        self.fit_groups();
+        None
     }
+
+    /// That member has had its flush and needs the log from `oldest` on; with `None` it is no member any
+    /// more.
+    pub fn flushed(&mut self, member: u64, oldest: Option<u64>) {
+        let Some(flushing) = &mut self.flushing else { return };
+        let members = &mut self.groups[flushing.group].members;
+        if members.get(flushing.next) != Some(&member) {
+            return;
+        }
+        match oldest {
+            Some(oldest) => {
+                flushing.oldest = flushing.oldest.min(oldest);
+                flushing.next += 1;
+            }
+            None => {
+                members.swap_remove(flushing.next);
+                self.members -= 1;
+            }
+        }
+    }
+
+    /// Times of equal intervals lie on a common grid, so that streams share the shard's ticks.
+    fn next_tick_ms(&self, now_ms: u64) -> u64 {
+        let tick_ms = (self.interval_ms / self.groups.len() as u64).max(1);
+        let phases = phases(self.interval_ms);
+        let offset_ms = (self.stagger % phases) * (self.interval_ms / phases) % tick_ms;
+        (now_ms.saturating_sub(offset_ms) / tick_ms + 1) * tick_ms + offset_ms
+    }
+
+    /// As many groups as the interval and the members are worth; they are dealt anew only when that has
+    /// changed a good deal.
+    fn fit_groups(&mut self) {
+        let phases = usize::try_from(phases(self.interval_ms)).unwrap_or(1);
+        let wanted = phases.min(self.members / GROUP_MEMBERS_MIN).max(1);
+        let now = self.groups.len();
+        if self.flushing.is_some() || wanted <= now && now <= phases && now < 2 * wanted {
+            return;
+        }
+        let oldest = self.oldest();
+        let flushed_to = self.groups.iter().map(|group| group.flushed_to).min().unwrap_or(0);
+        let flushed_ms = self.groups.iter().map(|group| group.flushed_ms).min().unwrap_or(0);
+        let pending = self.groups.iter().any(|group| group.pending);
+        let group = || Group { members: Vec::new(), oldest, flushed_to, flushed_ms, pending };
+        let members: Vec<u64> = self.members().collect();
+        self.groups = (0..wanted).map(|_| group()).collect();
+        for (at, member) in members.into_iter().enumerate() {
+            self.groups[at % wanted].members.push(member);
+        }
+        self.due = 0;
+    }
+}
+
+/// Phases of an interval in ms.
+fn phases(interval_ms: u64) -> u64 {
+    (interval_ms / PHASE_MS_MIN.max(interval_ms / PHASES_MAX).max(1)).clamp(1, PHASES_MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn phases_follow_the_interval() {
-        let phases = |ms| Schedule::new(ms).groups.len();
-        assert_eq!(
-            [phases(0), phases(10), phases(25), phases(50), phases(100), phases(350), phases(1800)],
-            [1, 1, 1, 2, 4, 7, 7]
-        );
-        assert!(Schedule::new(0).is_immediate() && !Schedule::new(10).is_immediate());
-    }
-
-    /// Within one interval every member is due exactly once, and no two groups at once.
-    #[test]
-    fn every_member_is_due_once_per_interval() {
-        let mut schedule = Schedule::new(350);
-        (0..100).for_each(|member| schedule.add(member, 0));
+    /// Flushes who is due; all of them have taken everything.
+    fn flush(schedule: &mut Schedule, now_ms: u64, head: u64, msgs: u64) -> Vec<u64> {
         let mut due = Vec::new();
-        for now_ms in 700..1050 {
-            for group in schedule.take_due(now_ms, now_ms, 0) {
-                let members = schedule.lend(group);
-                due.extend_from_slice(&members);
-                schedule.put_back(group, members, now_ms);
+        if schedule.begin_flush(now_ms, head, msgs) {
+            while let Some((member, _)) = schedule.next_member() {
+                due.push(member);
+                schedule.flushed(member, Some(head));
             }
         }
-        due.sort_unstable();
-        assert_eq!(due, (0..100).collect::<Vec<_>>());
+        due
+    }
+
+    fn filled(interval_ms: u64, members: u64) -> Schedule {
+        let mut schedule = Schedule::new(interval_ms, 0);
+        (0..members).for_each(|member| schedule.add(member, 0));
+        schedule
+    }
+
+    #[test]
+    fn phases_follow_the_interval() {
+        assert_eq!([0, 10, 25, 50, 100, 350, 1800].map(phases), [1, 1, 1, 2, 4, 7, 7]);
+        assert!(Schedule::new(0, 0).is_immediate() && !Schedule::new(10, 0).is_immediate());
+    }
+
+    /// Within one interval every member is due exactly once, in as many groups as they are worth.
+    #[test]
+    fn every_member_is_due_once_per_interval() {
+        for (members, groups) in [(5, 1), (100, 3), (1000, 7)] {
+            let mut schedule = filled(350, members);
+            let (mut due, mut flushes) = (Vec::new(), 0);
+            // The first round finds the grid.
+            (350..700).for_each(|now_ms| drop(flush(&mut schedule, now_ms, now_ms, 0)));
+            for now_ms in 700..1050 {
+                schedule.note_change();
+                let flushed = flush(&mut schedule, now_ms, now_ms, 0);
+                flushes += usize::from(!flushed.is_empty());
+                due.extend(flushed);
+            }
+            due.sort_unstable();
+            assert_eq!((due, flushes), ((0..members).collect::<Vec<_>>(), groups));
+        }
+    }
+
+    /// Small streams use different ticks of the same grid.
+    #[test]
+    fn small_streams_are_spread_over_the_phases() {
+        let mut ticks: Vec<u64> = Vec::new();
+        for stagger in 0..7 {
+            let mut schedule = Schedule::new(350, stagger);
+            schedule.add(1, 0);
+            flush(&mut schedule, 1000, 1, 0);
+            schedule.note_change();
+            ticks.extend(schedule.next_due_ms());
+        }
+        ticks.sort_unstable();
+        assert_eq!(ticks, [1050, 1100, 1150, 1200, 1250, 1300, 1350]);
     }
 
     /// Few messages wait for a second round, and no longer.
     #[test]
     fn few_messages_wait_once() {
-        let mut schedule = Schedule::new(25);
-        schedule.add(1, 0);
-        assert_eq!(schedule.take_due(1000, 100, 8), 0..1);
-        assert_eq!(schedule.take_due(1025, 103, 8), 0..0);
-        assert_eq!(schedule.take_due(1050, 104, 8), 0..1);
-        assert_eq!(schedule.take_due(1075, 112, 8), 0..1);
+        let mut schedule = filled(25, 1);
+        let mut flushes = |now_ms, head| {
+            schedule.note_change();
+            flush(&mut schedule, now_ms, head, 8).len()
+        };
+        assert_eq!([flushes(1000, 100), flushes(1025, 103), flushes(1050, 104), flushes(1075, 112)], [1, 0, 1, 1]);
+    }
+
+    /// Who waits for nothing costs nothing.
+    #[test]
+    fn nothing_new_is_never_due() {
+        let mut schedule = filled(350, 1000);
+        (700..1100).for_each(|now_ms| drop(flush(&mut schedule, now_ms, 1, 0)));
+        assert_eq!(schedule.next_due_ms(), None);
+        schedule.note_change();
+        assert!(schedule.next_due_ms().is_some());
     }
 
     #[test]
     fn oldest_holds_the_log() {
-        let mut schedule = Schedule::new(350);
+        let mut schedule = Schedule::new(350, 0);
         assert_eq!(schedule.oldest(), u64::MAX);
         schedule.add(1, 50);
         schedule.add(2, 40);
         assert_eq!(schedule.oldest(), 40);
-        schedule.remove(2);
-        assert_eq!((schedule.oldest(), schedule.len()), (50, 1));
+        flush(&mut schedule, 1000, 60, 0);
+        assert_eq!((schedule.oldest(), schedule.len()), (60, 2));
         schedule.hold(10);
         assert_eq!(schedule.oldest(), 10);
+    }
+
+    /// Members come and go, and the interval changes, in the middle of a flush: everybody who stays has
+    /// exactly one, and the log is held for who came.
+    #[test]
+    fn a_flush_survives_changes_in_its_middle() {
+        for gone in [0, 49, 50, 51, 99] {
+            let mut schedule = filled(0, 100);
+            assert!(schedule.begin_flush(1000, 7, 0));
+            let mut seen = Vec::new();
+            while let Some((member, _)) = schedule.next_member() {
+                seen.push(member);
+                schedule.flushed(member, Some(7));
+                if seen.len() == 50 {
+                    schedule.remove(gone);
+                    schedule.add(1000, 3);
+                    schedule.set_interval(350);
+                }
+            }
+            seen.retain(|member| *member != gone);
+            seen.sort_unstable();
+            let staying: Vec<u64> = (0..100).chain([1000]).filter(|member| *member != gone).collect();
+            assert_eq!((seen, schedule.len(), schedule.oldest()), (staying, 100, 3));
+            assert_eq!(schedule.groups.len(), 3);
+        }
     }
 }

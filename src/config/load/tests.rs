@@ -25,15 +25,18 @@ fn defaults_and_what_min_latency_changes() {
     let plain = vhost("");
     assert_eq!(
         (plain.chunk_size, plain.play.mw_latency_ms, plain.play.mw_msgs, plain.play.queue_length_s),
-        (60_000, 350, 8, 30)
+        (60_000, Some(350), 8, 30)
     );
     let realtime = vhost("min_latency on;");
-    assert_eq!((realtime.play.mw_latency_ms, realtime.play.mw_msgs), (0, 0));
+    assert_eq!((realtime.play.mw_latency_ms, realtime.play.mw_msgs), (Some(0), 0));
     assert_eq!(
         vhost("min_latency on; play { mw_latency 100; }").play.mw_latency_ms,
-        100,
+        Some(100),
         "K5: an explicit value is obeyed"
     );
+    let auto = vhost("play { mw_latency auto; }");
+    assert_eq!((auto.play.mw_latency_ms, auto.play.mw_msgs), (None, 0));
+    assert!(Config::parse("x", "listen 1; vhost v { play { mw_latency often; } }").is_err());
     let config =
         Config::parse("x", "rtmp { listen 1; chunk_size 128; } vhost a { chunk_size 4096; } vhost b { }").unwrap();
     assert_eq!((config.vhosts[0].chunk_size, config.vhosts[1].chunk_size), (4096, 128));

@@ -1,32 +1,44 @@
 //! From logs to sockets: who is due, what it gets, and the send ring.
 
-use super::{CloseReason, Publisher, ShardServer, msid_of, peer::Connection, place};
+use super::{CloseReason, ShardServer, TURN_MAX, msid_of, peer::Connection, place};
 use crate::{
     net::{self, Ended, Gather, SendBuf},
     serve::rtmp::player::Progress,
-    shard::relay::{Stream, StreamId},
+    shard::relay::StreamId,
+    stream::Schedule,
 };
 use smallvec::SmallVec;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     task::{Context, Poll},
+    time::Instant,
 };
 
 /// Members of one flush from which an image pays: one copy against that many iovec lists.
 const IMAGE_MEMBERS_MIN: usize = 4;
+/// Members between two looks at the clock.
+const LOOK_EVERY: usize = 32;
 
 impl ShardServer {
-    /// Flushes streams at 0 ms, whose tags go out as they come.
+    /// Flushes streams at 0 ms, whose tags go out as they come; others wake the loop if they are due
+    /// before it wakes by itself.
     pub(super) fn flush_changed(&mut self) {
         if self.changed.is_empty() {
             return;
         }
         let now_ms = self.shared.now_ms();
+        let until = Instant::now() + TURN_MAX;
         let mut changed = std::mem::take(&mut self.changed);
         for stream in changed.drain(..) {
-            let immediate = |stream: &Stream<Publisher>| stream.replica.schedule.is_immediate();
-            if self.relay.stream(stream).is_some_and(immediate) {
-                self.flush_stream(stream, now_ms);
+            let Some(schedule) = self.relay.stream(stream).map(|stream| &stream.replica.schedule) else { continue };
+            if schedule.is_immediate() {
+                self.flush_stream(stream, now_ms, until);
+            }
+            let schedule = self.relay.stream(stream).map(|stream| &stream.replica.schedule);
+            let due_ms = schedule.and_then(Schedule::next_due_ms).unwrap_or(u64::MAX);
+            if due_ms < self.asleep_until_ms {
+                self.asleep_until_ms = due_ms;
+                self.relay.wakers()[self.relay.me()].wake();
             }
         }
         // Its capacity stays; what changed meanwhile comes next.
@@ -34,31 +46,34 @@ impl ShardServer {
         self.changed = changed;
     }
 
-    /// Flushes the members of a stream that are due.
-    pub(super) fn flush_stream(&mut self, id: StreamId, now_ms: u64) {
-        let Some(stream) = self.relay.stream_mut(id) else { return };
+    /// Flushes the members of a stream that are due, until `until`; tells whether it is done.
+    pub(super) fn flush_stream(&mut self, id: StreamId, now_ms: u64, until: Instant) -> bool {
+        let Some(stream) = self.relay.stream_mut(id) else { return true };
         let head = stream.replica.log().head();
         let msgs = stream.replica.settings().mw_msgs;
-        for group in stream.replica.schedule.take_due(now_ms, head, msgs) {
-            let Some(stream) = self.relay.stream_mut(id) else { return };
-            let mut members = stream.replica.schedule.lend(group);
-            let share = members.len() >= IMAGE_MEMBERS_MIN;
-            let mut oldest = u64::MAX;
-            members.retain(|member| {
-                let connection = place(*member);
-                self.flush_guarded(connection, share);
-                let holds = self.holds_from(connection, id, msid_of(*member));
-                oldest = oldest.min(holds.unwrap_or(u64::MAX));
-                holds.is_some()
-            });
-            self.images.clear();
-            let Some(stream) = self.relay.stream_mut(id) else { return };
-            stream.replica.schedule.put_back(group, members, oldest);
+        if !stream.replica.schedule.begin_flush(now_ms, head, msgs) {
+            return true;
         }
-        if let Some(stream) = self.relay.stream_mut(id) {
+        let mut flushed = 0;
+        let done = loop {
+            let Some(stream) = self.relay.stream_mut(id) else { break true };
+            let Some((member, members)) = stream.replica.schedule.next_member() else { break true };
+            let connection = place(member);
+            self.flush_guarded(connection, members >= IMAGE_MEMBERS_MIN);
+            let holds = self.holds_from(connection, id, msid_of(member));
+            let Some(stream) = self.relay.stream_mut(id) else { break true };
+            stream.replica.schedule.flushed(member, holds);
+            flushed += 1;
+            if flushed % LOOK_EVERY == 0 && Instant::now() >= until {
+                break false;
+            }
+        };
+        self.images.clear();
+        if done && let Some(stream) = self.relay.stream_mut(id) {
             stream.replica.trim();
         }
         self.relay.release(id);
+        done
     }
 
     /// From where a member needs the log; `None` if it is a member no more.

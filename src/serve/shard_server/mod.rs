@@ -8,6 +8,7 @@
 
 mod events;
 mod flush;
+mod load;
 mod peer;
 
 pub(super) use peer::CloseReason;
@@ -27,6 +28,7 @@ use crate::{
     stats::ShardStats,
     stream,
 };
+use load::Load;
 use peer::Connection;
 use slab::Slab;
 use smallvec::SmallVec;
@@ -35,10 +37,13 @@ use std::{
     net::SocketAddr,
     os::fd::{OwnedFd, RawFd},
     sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 /// How often connections are looked over.
 const HOUSEKEEPING_MS: u64 = 1000;
+/// How long flushes may keep other work of the shard waiting, such as a realtime stream's tags.
+const TURN_MAX: Duration = Duration::from_millis(2);
 
 /// What crosses between shards besides tags.
 #[derive(Debug)]
@@ -104,6 +109,9 @@ pub(super) struct ShardServer {
     changed: Vec<StreamId>,
     ended: Vec<Ended>,
     housekeeping_ms: u64,
+    load: Load,
+    /// Until when the shard's loop sleeps, in ms of the process's clock.
+    asleep_until_ms: u64,
 }
 
 impl ShardServer {
@@ -123,6 +131,8 @@ impl ShardServer {
             changed: Vec::new(),
             ended: Vec::new(),
             housekeeping_ms: 0,
+            load: Load::default(),
+            asleep_until_ms: 0,
         })
     }
 
@@ -207,13 +217,17 @@ impl ShardServer {
         self.connections.get_mut(id)?.as_deref_mut().map(change)
     }
 
-    /// When [`Self::turn`] has something to do next, in ms of the process's clock.
-    pub(super) fn next_due_ms(&self) -> u64 {
-        if self.relay.is_blocked() {
-            return self.shared.now_ms() + 1;
-        }
+    /// How long the shard's loop may sleep before [`Self::turn`] has something to do, in ms; whatever
+    /// becomes due earlier meanwhile wakes it.
+    pub(super) fn sleep_ms(&mut self) -> u64 {
+        let now_ms = self.shared.now_ms();
+        self.asleep_until_ms = if self.relay.is_blocked() { now_ms + 1 } else { self.next_due_ms() };
+        self.asleep_until_ms.saturating_sub(now_ms)
+    }
+
+    fn next_due_ms(&self) -> u64 {
         let due = self.relay.streams().filter_map(|(_, stream)| stream.replica.schedule.next_due_ms());
-        due.chain([self.housekeeping_ms]).min().unwrap_or(self.housekeeping_ms)
+        due.chain([self.load.next_step_ms()]).min().unwrap_or(self.housekeeping_ms).min(self.housekeeping_ms)
     }
 
     /// One round of the shard's loop: what came from other shards, who is due, who is late. Returns
@@ -232,9 +246,13 @@ impl ShardServer {
             stream.replica.schedule.next_due_ms().filter(|due_ms| *due_ms <= now_ms).map(|_| id)
         };
         let due: SmallVec<[StreamId; 16]> = self.relay.streams().filter_map(due).collect();
+        let until = Instant::now() + TURN_MAX;
         for stream in due {
-            self.flush_stream(stream, now_ms);
+            if !self.flush_stream(stream, now_ms, until) {
+                break;
+            }
         }
+        self.step_load(now_ms);
         if now_ms >= self.housekeeping_ms {
             self.housekeeping_ms = now_ms + HOUSEKEEPING_MS;
             self.look_over_connections(now_ms);
@@ -382,7 +400,7 @@ fn stream_settings(vhost: &Vhost) -> stream::Settings {
         gop_cache: vhost.play.gop_cache,
         gop_cache_tags_max: u64::from(vhost.play.gop_cache_max_frames),
         queue_ms_max: u64::from(vhost.play.queue_length_s) * 1000,
-        mw_latency_ms: u64::from(vhost.play.mw_latency_ms),
+        mw_latency_ms: vhost.play.mw_latency_ms.map(u64::from),
         mw_msgs: u64::from(vhost.play.mw_msgs),
     }
 }

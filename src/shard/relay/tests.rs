@@ -3,7 +3,7 @@ use crate::{proto::flv::TagKind, shard::mesh};
 use bytes::Bytes;
 
 const SETTINGS: Settings =
-    Settings { gop_cache: true, gop_cache_tags_max: 2500, queue_ms_max: 30_000, mw_latency_ms: 350, mw_msgs: 8 };
+    Settings { gop_cache: true, gop_cache_tags_max: 2500, queue_ms_max: 30_000, mw_latency_ms: Some(350), mw_msgs: 8 };
 
 type TestRelay = Relay<u32, ()>;
 

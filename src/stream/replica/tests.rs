@@ -6,7 +6,7 @@ use crate::{
 use bytes::Bytes;
 
 const SETTINGS: Settings =
-    Settings { gop_cache: true, gop_cache_tags_max: 2500, queue_ms_max: 30_000, mw_latency_ms: 350, mw_msgs: 8 };
+    Settings { gop_cache: true, gop_cache_tags_max: 2500, queue_ms_max: 30_000, mw_latency_ms: Some(350), mw_msgs: 8 };
 
 const METADATA: &[u8] = b"\x02\x00\x0AonMetaData\x08\0\0\0\x01\0\x0Cvideocodecid\0\x40\x1C\0\0\0\0\0\0\0\0\x09";
 const VIDEO_HEADER: &[u8] = &[0x17, 0];
@@ -45,7 +45,7 @@ fn gops(replica: &mut Replica, keys: std::ops::Range<i64>) {
 }
 
 fn live() -> Replica {
-    let mut replica = Replica::new(SETTINGS);
+    let mut replica = Replica::new(SETTINGS, 0, 0);
     replica.schedule.add(1, 0);
     replica.begin(Snapshot::default());
     headers(&mut replica);
@@ -74,7 +74,7 @@ fn run(replica: &Replica, subscription: &mut Subscription, now_ms: u64) -> Vec<S
 /// C9: a player that came before its publisher gets everything from the first tag on.
 #[test]
 fn c9_who_waits_gets_the_first_gop_whole() {
-    let mut replica = Replica::new(SETTINGS);
+    let mut replica = Replica::new(SETTINGS, 0, 0);
     let mut subscription = replica.subscribe();
     replica.schedule.add(1, 0);
     assert!(run(&replica, &mut subscription, 0).is_empty());
@@ -111,7 +111,7 @@ fn the_clock_starts_at_the_earliest_track() {
 
 #[test]
 fn without_gop_cache_the_newest_data_comes() {
-    let mut replica = Replica::new(Settings { gop_cache: false, ..SETTINGS });
+    let mut replica = Replica::new(Settings { gop_cache: false, ..SETTINGS }, 0, 0);
     replica.begin(Snapshot::default());
     headers(&mut replica);
     gops(&mut replica, 0..2);
@@ -125,7 +125,7 @@ fn without_gop_cache_the_newest_data_comes() {
 
 #[test]
 fn audio_only_and_video_only_streams_play() {
-    let mut audio = Replica::new(SETTINGS);
+    let mut audio = Replica::new(SETTINGS, 0, 0);
     let mut early = audio.subscribe();
     audio.schedule.add(1, 0);
     audio.begin(Snapshot::default());
@@ -135,7 +135,7 @@ fn audio_only_and_video_only_streams_play() {
     assert_eq!(run(&audio, &mut late, 23), ["start headers=1 again=false"]);
     push(&mut audio, &[(TagKind::Audio, AUDIO, 46)]);
     assert_eq!(run(&audio, &mut late, 46), ["entries 3..4"]);
-    let mut video = Replica::new(SETTINGS);
+    let mut video = Replica::new(SETTINGS, 0, 0);
     video.schedule.add(1, 0);
     video.begin(Snapshot::default());
     push(&mut video, &[(TagKind::Video, VIDEO_HEADER, 0), (TagKind::Video, KEY, 0), (TagKind::Video, INTER, 40)]);
@@ -146,7 +146,7 @@ fn audio_only_and_video_only_streams_play() {
 /// A stream with intra refresh has no keyframes: it is bounded and plays all the same.
 #[test]
 fn a_stream_without_keyframes_is_bounded_and_plays() {
-    let mut replica = Replica::new(SETTINGS);
+    let mut replica = Replica::new(SETTINGS, 0, 0);
     replica.begin(Snapshot::default());
     headers(&mut replica);
     let mut subscription = replica.subscribe();
@@ -155,7 +155,7 @@ fn a_stream_without_keyframes_is_bounded_and_plays() {
     }
     assert!(replica.log().range(0..u64::MAX).count() as u64 <= KEYFRAME_WAIT_TAGS_MAX);
     assert_eq!(run(&replica, &mut subscription, 80_000), ["start headers=3 again=false"]);
-    let mut long_gop = Replica::new(Settings { gop_cache_tags_max: 100, ..SETTINGS });
+    let mut long_gop = Replica::new(Settings { gop_cache_tags_max: 100, ..SETTINGS }, 0, 0);
     long_gop.begin(Snapshot::default());
     gops(&mut long_gop, 0..1);
     for frame in 0..2000 {
@@ -297,7 +297,7 @@ fn setups_with_a_foreign_clock_do_not_move_time() {
 #[test]
 fn c9_who_waits_starts_at_the_first_keyframe_not_the_newest() {
     for gop_cache in [true, false] {
-        let mut replica = Replica::new(Settings { gop_cache, ..SETTINGS });
+        let mut replica = Replica::new(Settings { gop_cache, ..SETTINGS }, 0, 0);
         let mut subscription = replica.subscribe();
         replica.schedule.add(1, replica.holds_from(&subscription));
         replica.begin(Snapshot::default());
@@ -311,7 +311,7 @@ fn c9_who_waits_starts_at_the_first_keyframe_not_the_newest() {
 /// A GOP longer than `queue_length` still serves late joiners and those who skip to it.
 #[test]
 fn a_gop_longer_than_the_queue_is_no_lag() {
-    let mut replica = Replica::new(Settings { queue_ms_max: 1000, ..SETTINGS });
+    let mut replica = Replica::new(Settings { queue_ms_max: 1000, ..SETTINGS }, 0, 0);
     replica.schedule.add(1, 0);
     replica.begin(Snapshot::default());
     gops(&mut replica, 0..1);
