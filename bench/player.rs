@@ -2,8 +2,7 @@
 
 use crate::{
     check::{Checker, Faults},
-    clock,
-    connect,
+    clock, connect,
     executor::{Group, Load, TAIL, micros},
     scenario::{self, Players},
     transport::Transport,

@@ -120,9 +120,8 @@ async fn begin(
 }
 
 async fn open(spec: &Publishers, index: usize, first: usize, server: SocketAddr) -> anyhow::Result<Publisher> {
-    let receiver = connect::connect(first + index, server)
-        .await
-        .map_err(|error| anyhow::anyhow!("connect: {}", error.kind()))?;
+    let receiver =
+        connect::connect(first + index, server).await.map_err(|error| anyhow::anyhow!("connect: {}", error.kind()))?;
     let template = spec.url.replace("{i}", &index.to_string());
     let url = scenario::parse(&template)?;
     let tls = scenario::is_tls(&template).then(|| url.host.clone());

@@ -1,10 +1,10 @@
 //! A run from the main thread: start, wait for everybody, measure, sum up.
 
 use crate::{
-    connect,
+    clock, connect,
     executor::{Answer, Ask, Executor, GroupTotals, Metrics, Plan, Sums, TAIL},
     options::Options,
-    clock, process,
+    process,
     report::{Generator, GroupReport, Report, Sample, Summary, Usage},
     scenario::{self, Scenario},
 };
@@ -35,7 +35,8 @@ const LATE_MS_MAX: f64 = 100.0;
 pub(crate) fn run(name: &str, scenario: Scenario, options: &Options) -> anyhow::Result<Report> {
     scenario.check(options.file.is_some())?;
     let tags = options.file.as_deref().map(read_flv).transpose()?.map(Arc::new);
-    if scenario.publishers.iter().any(|group| group.clock) && !tags.as_ref().is_some_and(|tags| clock::can_stamp(tags)) {
+    if scenario.publishers.iter().any(|group| group.clock) && !tags.as_ref().is_some_and(|tags| clock::can_stamp(tags))
+    {
         bail!("--clock stamps H.264 video and the file has none");
     }
     let address = |url: &String| connect::resolve(&scenario::parse(url)?);

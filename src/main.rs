@@ -22,6 +22,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const STOP_LIMIT: Duration = Duration::from_millis(700);
 /// Descriptors that a shard needs beside its connections: rings, eventfds, listeners.
 const SHARD_DESCRIPTORS: u64 = 32;
+/// Log lines that wait for a slow standard error; what is over is dropped and not waited for.
+const LOG_LINES_MAX: usize = 16_384;
 
 /// corecast: a live media server. One stream, every core.
 ///
@@ -46,6 +48,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    net::disable_huge_pages();
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -66,7 +69,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let cpus = cores::allowed(arguments.cpus.as_deref())?;
     check_file_limit(&config, cpus.len())?;
-    let (log, _log_guard) = tracing_appender::non_blocking(std::io::stderr());
+    let (log, _log_guard) = tracing_appender::non_blocking::NonBlockingBuilder::default()
+        .buffered_lines_limit(LOG_LINES_MAX)
+        .finish(std::io::stderr());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,corecast=info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(log).with_ansi(false).init();
     let stop = stop_signals().context("signals")?;

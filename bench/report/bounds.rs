@@ -92,7 +92,9 @@ impl Bound {
             return Some(format!("{}: not measured", self.text));
         };
         let holds = if self.what == What::FullRate { found >= self.limit } else { found <= self.limit };
-        (!holds).then(|| format!("{}: it is {}", self.text, format!("{found:.3}").trim_end_matches('0').trim_end_matches('.')))
+        (!holds).then(|| {
+            format!("{}: it is {}", self.text, format!("{found:.3}").trim_end_matches('0').trim_end_matches('.'))
+        })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts of a run")]

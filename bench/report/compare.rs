@@ -55,7 +55,8 @@ pub(crate) fn run(arguments: &Compare) -> anyhow::Result<()> {
     }
     let mut table = table(&header.iter().map(String::as_str).collect::<Vec<_>>());
     for (figure, digits, value) in FIGURES {
-        let values = |reports: &[(u32, Report)]| reports.iter().filter_map(|(_, report)| value(report)).collect::<Vec<_>>();
+        let values =
+            |reports: &[(u32, Report)]| reports.iter().filter_map(|(_, report)| value(report)).collect::<Vec<_>>();
         if values(base).is_empty() {
             continue;
         }
@@ -113,7 +114,11 @@ fn spread(mut values: Vec<f64>, digits: usize) -> String {
     let (Some(least), Some(most)) = (values.first(), values.last()) else { return "-".to_owned() };
     let middle = values.len() / 2;
     let median = if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) };
-    if values.len() == 1 { format!("{median:.digits$}") } else { format!("{median:.digits$} ({least:.digits$} to {most:.digits$})") }
+    if values.len() == 1 {
+        format!("{median:.digits$}")
+    } else {
+        format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")
+    }
 }
 
 #[cfg(test)]

@@ -148,7 +148,9 @@ fn plot(x: &str, y: &str, lines: &[Line]) -> anyhow::Result<String> {
             let series = LineSeries::new(line.points.iter().copied(), colour.stroke_width(2));
             let drawn = chart.draw_series(series).map_err(|error| failed(error.to_string()))?;
             let colour = *colour;
-            drawn.label(&line.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+            drawn
+                .label(&line.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
         }
         if lines.iter().filter(|line| !line.points.is_empty()).count() > 1 {
             let mut legend = chart.configure_series_labels();

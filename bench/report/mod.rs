@@ -204,7 +204,17 @@ impl Report {
     }
 
     fn group_table(&self) -> Table {
-        let mut table = table(&["players", "wanted", "playing", "with picture", "full rate", "slowest", "checked", "tags", "faults"]);
+        let mut table = table(&[
+            "players",
+            "wanted",
+            "playing",
+            "with picture",
+            "full rate",
+            "slowest",
+            "checked",
+            "tags",
+            "faults",
+        ]);
         for group in &self.groups {
             table.add_row([
                 group.name.clone(),

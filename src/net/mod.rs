@@ -12,5 +12,5 @@ pub use cpu_time::thread_cpu_time;
 pub use keep_awake::{INTERVAL as KEEP_AWAKE_INTERVAL, KeepAwake};
 pub use listen::{Acceptor, BACKLOG, ListenError, Listeners};
 pub use send_ring::{Ended, Gather, Notifier, SendBuf, SendRing};
-pub(crate) use socket::shutdown;
-pub use socket::{Receiver, SEND_BUFFER_BYTES, file_limit, raise_file_limit};
+pub use socket::{Receiver, SEND_BUFFER_BYTES, disable_huge_pages, file_limit, raise_file_limit};
+pub(crate) use socket::{has_unread, shutdown};

@@ -97,6 +97,24 @@ impl Receiver {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 
+    /// Reads what is there already, with one system call and nothing armed for later; `None` if nothing
+    /// is.
+    ///
+    /// # Errors
+    /// The system call's.
+    pub fn read_now(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        // SAFETY: `buffer` is valid for writing for its whole length.
+        let read =
+            unsafe { libc::recv(self.descriptor(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+        match usize::try_from(read) {
+            Ok(read) => Ok(Some(read)),
+            Err(_) => match io::Error::last_os_error() {
+                error if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
     /// Waits for bytes, and drops all that are there without copying them; returns how many.
     ///
     /// # Errors
@@ -145,6 +163,20 @@ fn borrow(descriptor: RawFd) -> Borrowed {
 /// Shuts a connection down by its descriptor.
 pub(crate) fn shutdown(descriptor: RawFd) {
     drop(borrow(descriptor).shutdown(Shutdown::Both));
+}
+
+/// Keeps this process's memory off transparent huge pages: they made an empty server twice as large
+/// (21 MB against 10 MB) and freed media hard to give back, for no measured speed.
+pub fn disable_huge_pages() {
+    // SAFETY: a plain system call; where the kernel has no such switch it fails and nothing changes.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
+/// Whether something has come from the peer of a connection that is not read yet: bytes, or its end.
+pub(crate) fn has_unread(descriptor: RawFd) -> bool {
+    let mut poll = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one descriptor, valid for writing.
+    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
 }
 
 /// RLIMIT_NOFILE: soft and hard.

@@ -1,7 +1,10 @@
 //! One task per connection: it reads, the shard's server does the rest. Accepting, moving to another
 //! shard, closing.
 
-use super::shard_server::{CloseReason, Moved, Outcome, ShardServer};
+use super::{
+    rest::{Rest, TICK_MS},
+    shard_server::{CloseReason, Moved, Outcome, ShardServer},
+};
 use crate::net::{Acceptor, Receiver};
 use futures_lite::future;
 use glommio::{spawn_local, timer::Timer};
@@ -20,6 +23,10 @@ use std::{
 const SCRATCH_BYTES: usize = 64 << 10;
 /// How long accept pauses when descriptors are exhausted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two tries of a publish whose name may be about to be free, and how many there are: longer than
+/// any reader rests.
+const RETRY: Duration = Duration::from_millis(10);
+const RETRIES_MAX: usize = 15;
 /// How long a connection that is to be closed may take to send its last words.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -27,6 +34,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub(super) struct Shard {
     server: RefCell<ShardServer>,
     scratch: RefCell<Box<[u8]>>,
+    rest: Rest,
 }
 
 /// Runs a shard until the server stops.
@@ -36,7 +44,8 @@ pub(super) async fn run_shard(server: ShardServer, sockets: Vec<socket2::Socket>
     let wakers = Arc::clone(server.wakers());
     let me = server.index();
     let proxies: Vec<bool> = shared.config.listen.iter().map(|listen| listen.proxy_protocol).collect();
-    let shard = Rc::new(Shard { server: RefCell::new(server), scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()) });
+    let scratch = RefCell::new(vec![0; SCRATCH_BYTES].into());
+    let shard = Rc::new(Shard { server: RefCell::new(server), scratch, rest: Rest::default() });
     for (socket, proxy) in sockets.into_iter().zip(proxies) {
         spawn_local(accept(Rc::clone(&shard), Acceptor::new(socket), proxy)).detach();
     }
@@ -106,19 +115,40 @@ async fn adopt(shard: Rc<Shard>, moved: Moved) {
     let Moved { descriptor, peer, state, msid, stream, unread } = moved;
     let receiver = Receiver::adopt(descriptor, peer);
     let id = shard.server.borrow_mut().insert_moved(receiver.descriptor(), peer, state);
-    let mut outcome = guarded(|| shard.server.borrow_mut().resume_publish(id, msid, stream));
-    if let Outcome::SetNodelay(nodelay) = outcome {
-        // A peer that is gone shows at the next read.
-        drop(receiver.set_nodelay(nodelay));
-        outcome = guarded(|| shard.server.borrow_mut().receive(id, &unread));
-    }
+    let outcome = go_on(&shard, &receiver, id, msid, &stream, &unread).await;
     run(shard, receiver, id, outcome).await;
 }
 
-async fn run(shard: Rc<Shard>, mut receiver: Receiver, id: usize, mut outcome: Outcome) {
+/// Goes on with a publish, and with what was read behind it. A name whose publisher has just ended
+/// is free as soon as that one's task has read so.
+async fn go_on(shard: &Rc<Shard>, receiver: &Receiver, id: usize, msid: u32, stream: &str, unread: &[u8]) -> Outcome {
+    let mut tries = 0;
     loop {
+        let may_retry = tries < RETRIES_MAX;
+        match guarded(|| shard.server.borrow_mut().resume_publish(id, msid, stream, may_retry)) {
+            Outcome::Retry { .. } => {
+                tries += 1;
+                Timer::new(RETRY).await;
+            }
+            Outcome::SetNodelay(nodelay) => {
+                // A peer that is gone shows at the next read.
+                drop(receiver.set_nodelay(nodelay));
+                return guarded(|| shard.server.borrow_mut().receive(id, unread));
+            }
+            outcome @ (Outcome::Continue | Outcome::Move { .. } | Outcome::Close(_)) => return outcome,
+        }
+    }
+}
+
+async fn run(shard: Rc<Shard>, mut receiver: Receiver, id: usize, mut outcome: Outcome) {
+    let mut read = 0;
+    loop {
+        let mut rested = false;
         match outcome {
-            Outcome::Continue => {}
+            Outcome::Continue => {
+                let pause_ms = shard.server.borrow().read_pause_ms(id, read);
+                rested = rest(&shard, pause_ms).await;
+            }
             Outcome::SetNodelay(nodelay) => {
                 // A peer that is gone shows at the next read.
                 drop(receiver.set_nodelay(nodelay));
@@ -143,6 +173,10 @@ async fn run(shard: Rc<Shard>, mut receiver: Receiver, id: usize, mut outcome: O
                 }
                 return;
             }
+            Outcome::Retry { msid, stream, unread } => {
+                outcome = go_on(&shard, &receiver, id, msid, &stream, &unread).await;
+                continue;
+            }
             Outcome::Close(reason) => {
                 shard.server.borrow_mut().end_service(id);
                 if reason.may_have_last_words() {
@@ -156,10 +190,12 @@ async fn run(shard: Rc<Shard>, mut receiver: Receiver, id: usize, mut outcome: O
         glommio::yield_if_needed().await;
         outcome = poll_fn(|cx| {
             let mut scratch = shard.scratch.borrow_mut();
-            match receiver.poll_read(cx, &mut scratch) {
+            let found = if std::mem::take(&mut rested) { receiver.read_now(&mut scratch).transpose() } else { None };
+            match found.map_or_else(|| receiver.poll_read(cx, &mut scratch), Poll::Ready) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Ok(0)) => Poll::Ready(Outcome::Close(CloseReason::PeerClosed)),
                 Poll::Ready(Ok(bytes)) => {
+                    read = bytes;
                     Poll::Ready(guarded(|| shard.server.borrow_mut().receive(id, &scratch[..bytes])))
                 }
                 Poll::Ready(Err(error)) => Poll::Ready(Outcome::Close(CloseReason::Io(error.kind()))),
@@ -167,6 +203,25 @@ async fn run(shard: Rc<Shard>, mut receiver: Receiver, id: usize, mut outcome: O
         })
         .await;
     }
+}
+
+/// Lets a reader rest for `pause_ms`, so that its next read finds more; tells whether it has.
+async fn rest(shard: &Rc<Shard>, pause_ms: u64) -> bool {
+    let Some(until) = shard.rest.until(pause_ms) else { return false };
+    if shard.rest.begin_ticking() {
+        let ticking = Rc::clone(shard);
+        spawn_local(async move {
+            loop {
+                Timer::new(Duration::from_millis(TICK_MS)).await;
+                if !ticking.rest.tick() {
+                    return;
+                }
+            }
+        })
+        .detach();
+    }
+    poll_fn(|cx| shard.rest.poll(until, cx)).await;
+    true
 }
 
 /// Waits until what the connection has to say is sent, for at most [`DRAIN`].

@@ -4,6 +4,7 @@
 //! awaits is synchronous and runs on one shard; no lock is taken.
 
 mod connection;
+mod rest;
 mod rtmp;
 mod shard_server;
 

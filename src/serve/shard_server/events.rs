@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     config::Vhost,
+    net,
     proto::{
         flv::Tag,
         rtmp::{
@@ -78,6 +79,9 @@ impl ShardServer {
                 Outcome::Move { home, msid, stream, .. } => {
                     return Outcome::Move { home, msid, stream, unread: input.to_vec() };
                 }
+                Outcome::Retry { msid, stream, .. } => {
+                    return Outcome::Retry { msid, stream, unread: input.to_vec() };
+                }
                 Outcome::Close(reason) => return Outcome::Close(reason),
             }
         }
@@ -103,7 +107,7 @@ impl ShardServer {
                 }
                 connection.session.accept_connect();
             }
-            Event::Publish { msid, stream } => return self.publish(id, connection, msid, &stream),
+            Event::Publish { msid, stream } => return self.publish(id, connection, msid, &stream, true),
             Event::Play { msid, stream, duration_ms } => return self.play(id, connection, msid, &stream, duration_ms),
             Event::Close { msid } => self.close_net_stream(id, connection, msid),
             Event::Pause { msid, paused } => {
@@ -139,7 +143,16 @@ impl ShardServer {
         Ok((address.key(&vhost.name), vhost))
     }
 
-    pub(super) fn publish(&mut self, id: usize, connection: &mut Connection, msid: u32, stream: &str) -> Outcome {
+    /// Begins a publish; while its name is taken by a publisher of whom not everything is read, perhaps
+    /// its end, it may be asked for again if it `may_retry`.
+    pub(super) fn publish(
+        &mut self,
+        id: usize,
+        connection: &mut Connection,
+        msid: u32,
+        stream: &str,
+        may_retry: bool,
+    ) -> Outcome {
         let (key, settings, nodelay) = match self.resolve(connection, stream) {
             Ok((key, vhost)) => (key, stream_settings(vhost), vhost.tcp_nodelay),
             Err(error) => return refuse_publish(connection, msid, error),
@@ -158,6 +171,9 @@ impl ShardServer {
                     self.changed.push(stream);
                     Outcome::SetNodelay(nodelay)
                 }
+                Err(_) if may_retry && self.publisher_has_more_to_say(&key) => {
+                    Outcome::Retry { msid, stream: stream.to_owned(), unread: Vec::new() }
+                }
                 Err(busy) => refuse_publish(connection, msid, format!("{key}: {busy}")),
             };
         }
@@ -171,12 +187,21 @@ impl ShardServer {
         Outcome::Continue
     }
 
-    /// Goes on with the `publish` that brought a connection here.
-    pub(in crate::serve) fn resume_publish(&mut self, id: usize, msid: u32, stream: String) -> Outcome {
+    fn publisher_has_more_to_say(&self, key: &str) -> bool {
+        let Some(publisher) = self.relay.publisher_of(key).filter(|publisher| publisher.shard == self.relay.me())
+        else {
+            return false;
+        };
+        let connection = self.connections.get(place(publisher.connection)).and_then(Option::as_deref);
+        connection.is_some_and(|connection| net::has_unread(connection.descriptor))
+    }
+
+    /// Goes on with the `publish` that brought a connection here, or that is tried again.
+    pub(in crate::serve) fn resume_publish(&mut self, id: usize, msid: u32, stream: &str, may_retry: bool) -> Outcome {
         let Some(mut connection) = self.connections.get_mut(id).and_then(Option::take) else {
             return Outcome::Close(CloseReason::PeerClosed);
         };
-        let outcome = self.publish(id, &mut connection, msid, &stream);
+        let outcome = self.publish(id, &mut connection, msid, stream, may_retry);
         self.put_back(id, connection);
         self.flush_connection(id, false);
         self.flush_changed();

@@ -3,7 +3,10 @@
 use super::{CloseReason, ShardServer, TURN_MAX, msid_of, peer::Connection, place};
 use crate::{
     net::{self, Ended, Gather, SendBuf},
-    serve::rtmp::player::Progress,
+    serve::rtmp::{
+        player::Progress,
+        publisher::{Publish, Target},
+    },
     shard::relay::StreamId,
     stream::Schedule,
 };
@@ -16,6 +19,8 @@ use std::{
 
 /// Members of one flush from which an image pays: one copy against that many iovec lists.
 const IMAGE_MEMBERS_MIN: usize = 4;
+/// Who has sent so much at once may have more.
+const RESTLESS_BYTES: usize = 32 << 10;
 /// Members between two looks at the clock.
 const LOOK_EVERY: usize = 32;
 
@@ -196,6 +201,20 @@ impl ShardServer {
         {
             waker.wake();
         }
+    }
+
+    /// How long a connection that has just read `bytes` may rest before it reads again, in ms.
+    pub(in crate::serve) fn read_pause_ms(&self, id: usize, bytes: usize) -> u64 {
+        let connection = self.connections.get(id).and_then(Option::as_deref);
+        let Some(connection) = connection.filter(|_| bytes < RESTLESS_BYTES) else { return 0 };
+        if !connection.plays.is_empty() {
+            return 0;
+        }
+        let pause_ms = |publish: &Publish| match publish.target {
+            Target::Home(stream) => self.relay.read_pause_ms(stream),
+            Target::Remote { .. } => 0,
+        };
+        connection.publishes.iter().map(pause_ms).min().unwrap_or(0)
     }
 
     /// Ready when nothing of the connection is in flight or waits.

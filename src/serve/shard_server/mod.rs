@@ -93,7 +93,18 @@ pub(crate) struct MovedState {
 pub(super) enum Outcome {
     Continue,
     SetNodelay(bool),
-    Move { home: usize, msid: u32, stream: String, unread: Vec<u8> },
+    Move {
+        home: usize,
+        msid: u32,
+        stream: String,
+        unread: Vec<u8>,
+    },
+    /// The stream's publisher has sent what is not read yet, perhaps its end: try again in a moment.
+    Retry {
+        msid: u32,
+        stream: String,
+        unread: Vec<u8>,
+    },
     Close(CloseReason),
 }
 
