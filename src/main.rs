@@ -1,5 +1,7 @@
 //! The server's binary: command line, signals, exit codes.
 
+mod doctor;
+
 use anyhow::{Context, bail};
 use clap::Parser;
 use corecast::{
@@ -32,25 +34,35 @@ const LOG_LINES_MAX: usize = 16_384;
 #[derive(Debug, Parser)]
 #[command(version, disable_version_flag = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Configuration file, in SRS's syntax
-    #[arg(short, value_name = "FILE")]
+    #[arg(short, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Test the configuration and exit: 0 if it is good, 1 if not
     #[arg(short = 't')]
     test: bool,
     /// CPUs to run on, one shard each, such as 2-5,8; within the mask that taskset or the service
     /// manager set [default: that mask]
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", global = true)]
     cpus: Option<String>,
     /// Print the version
     #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
     version: Option<bool>,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Say what this machine lacks for many players, with the fix of each; exit code 1 if the server
+    /// cannot run
+    Doctor,
+}
+
 fn main() -> ExitCode {
     net::disable_huge_pages();
     match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::FAILURE
@@ -58,14 +70,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<()> {
+/// Tells whether all is well.
+fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let config = match &arguments.config {
         Some(path) => Config::read(path)?,
         None => Config::parse("embedded", DEFAULT)?,
     };
     if arguments.test {
         println!("the configuration is good");
-        return Ok(());
+        return Ok(true);
+    }
+    if matches!(arguments.command, Some(Command::Doctor)) {
+        return Ok(doctor::run(u64::from(config.max_connections), arguments.cpus.as_deref()));
     }
     let cpus = cores::allowed(arguments.cpus.as_deref())?;
     check_file_limit(&config, cpus.len())?;
@@ -88,7 +104,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(shard) = died {
         bail!("error: shard {shard} died of a panic; the process ends rather than serve with the others alone");
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Raises the descriptor limit and refuses what cannot work.
