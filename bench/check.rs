@@ -20,6 +20,8 @@ use std::{
 #[derive(Debug, Default)]
 pub(crate) struct Reference {
     tags: Vec<(u64, i64)>,
+    /// Which of them are video.
+    video: Vec<bool>,
     places: HashMap<u64, usize>,
     /// The tags repeat: a file that is published over and over.
     repeats: bool,
@@ -30,14 +32,15 @@ impl Reference {
     pub(crate) fn of_file(tags: &[Tag]) -> Self {
         let mut reference = Self::default();
         for tag in tags.iter().filter(|tag| is_media(tag)) {
-            reference.add(fingerprint(tag), i64::from(tag.timestamp));
+            reference.add(tag, fingerprint(tag), i64::from(tag.timestamp));
         }
         reference.repeats = true;
         reference
     }
 
-    fn add(&mut self, print: u64, time_ms: i64) -> usize {
+    fn add(&mut self, tag: &Tag, print: u64, time_ms: i64) -> usize {
         self.tags.push((print, time_ms));
+        self.video.push(tag.kind == TagKind::Video);
         self.places.insert(print, self.tags.len() - 1);
         self.tags.len() - 1
     }
@@ -65,6 +68,7 @@ pub(crate) struct Checker {
     newest: [Option<u32>; 2],
     /// Place of the last tag in the reference, and its distance to our clock.
     at: Option<(usize, i64)>,
+    video_compared: bool,
     pub(crate) media_tags: u64,
     pub(crate) faults: Faults,
 }
@@ -157,8 +161,10 @@ impl Checker {
         let known = |reference: &mut Reference| match reference.places.get(&print) {
             Some(place) => Some(*place),
             None if reference.repeats => None,
-            None => Some(reference.add(print, time_ms)),
+            None => Some(reference.add(tag, print, time_ms)),
         };
+        let lead_in = !self.video_compared;
+        self.video_compared |= tag.kind == TagKind::Video;
         let Some((last, offset)) = self.at else {
             match known(reference) {
                 Some(place) => self.at = Some((place, time_ms - reference.tags[place].1)),
@@ -174,7 +180,7 @@ impl Checker {
                 // The publisher's next round: how far its clock went on, the first tag tells.
                 offset = time_ms - reference.tags[0].1;
             } else {
-                reference.add(print, time_ms - offset);
+                reference.add(tag, print, time_ms - offset);
             }
         }
         if reference.tags[next].0 == print {
@@ -185,8 +191,13 @@ impl Checker {
             self.at = Some((next, offset));
             return;
         }
-        self.faults.gaps_or_altered += 1;
-        if let Some(place) = known(reference) {
+        let place = known(reference);
+        let left_out = place.and_then(|place| reference.video.get(next..place));
+        // A server without a GOP cache may begin with audio, and leave video out up to its keyframe.
+        if !(lead_in && left_out.is_some_and(|video| video.iter().all(|video| *video))) {
+            self.faults.gaps_or_altered += 1;
+        }
+        if let Some(place) = place {
             self.at = Some((place, time_ms - reference.tags[place].1));
         }
     }
@@ -229,6 +240,26 @@ mod tests {
             late.iter_mut().skip(3).for_each(|tag| tag.timestamp -= 1000);
             assert_eq!(faults(&late, &mut reference).total(), 0);
         }
+    }
+
+    /// Audio alone up to a keyframe is no fault; the same within the stream is.
+    #[test]
+    fn video_may_begin_at_a_later_keyframe() {
+        let audio_until = |keyframe: usize| {
+            let mut tags = stream();
+            let mut at = 0;
+            tags.retain(|tag| {
+                at += 1;
+                at <= 3 || at > keyframe || tag.kind == TagKind::Audio
+            });
+            tags
+        };
+        let mut reference = Reference::of_file(&stream());
+        assert_eq!(faults(&audio_until(53), &mut reference).total(), 0);
+        let mut late = stream();
+        late.drain(60..62);
+        late.remove(61);
+        assert!(faults(&late, &mut reference).gaps_or_altered > 0);
     }
 
     /// The checker can fail: one dropped tag, one flipped bit, one shifted time are each seen.

@@ -2,7 +2,7 @@
 
 use crate::{
     check::{Faults, Reference},
-    player::{self, Player},
+    player::{self, Player, PlayerResult},
     publisher,
     scenario::{Players, Scenario},
 };
@@ -13,7 +13,7 @@ use glommio::{spawn_local, timer::Timer};
 use hdrhistogram::Histogram;
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     future::poll_fn,
     net::SocketAddr,
     rc::Rc,
@@ -24,8 +24,6 @@ use std::{
 
 /// A player's tail that may still be on its way when the run ends: one merged write and more.
 pub(crate) const TAIL: Duration = Duration::from_millis(1500);
-/// Full rate: at least this share of the stream since the player began.
-const FULL_RATE: f64 = 0.99;
 const SCRATCH_BYTES: usize = 256 << 10;
 /// How often questions are looked for; its lateness says whether the executor keeps up.
 const TICK: Duration = Duration::from_millis(5);
@@ -74,13 +72,12 @@ pub(crate) struct Sums {
     pub(crate) failures: BTreeMap<String, u64>,
 }
 
-/// What a group of players got.
+/// What a group of players got on one executor.
 #[derive(Clone, Debug)]
-pub(crate) struct GroupTotals {
-    pub(crate) full_rate: usize,
+pub(crate) struct GroupResults {
+    pub(crate) players: Vec<PlayerResult>,
     pub(crate) playing: usize,
     pub(crate) started: usize,
-    pub(crate) checked: usize,
     pub(crate) media_tags: u64,
     pub(crate) faults: Faults,
     pub(crate) metrics: Metrics,
@@ -121,7 +118,7 @@ impl Metrics {
 pub(crate) enum Answer {
     Done,
     Sums(Sums),
-    Totals(Vec<GroupTotals>, Histogram<u64>),
+    Totals(Vec<GroupResults>, Histogram<u64>),
 }
 
 /// The main thread's end.
@@ -230,7 +227,7 @@ async fn serve(plan: Arc<Plan>, part: usize, asked: Channel<Ask>, answer: Sender
                 }
                 Ask::Totals => {
                     load.measuring.set(false);
-                    Answer::Totals(load.groups.iter().map(Group::totals).collect(), late.clone())
+                    Answer::Totals(load.groups.iter().map(Group::results).collect(), late.clone())
                 }
                 Ask::Stop => {
                     load.stopping.set(true);
@@ -346,51 +343,23 @@ impl Group {
         gained.iter().filter(|gained| **gained < best / 2).count()
     }
 
-    /// Full rate: from the window's begin to its end a player got what the best one of its stream got
-    /// from the begin to [`TAIL`] before the end, missed nothing, and the stream's media went as fast as
-    /// the clock.
-    fn totals(&self) -> GroupTotals {
+    /// What each player got, and what all of them did together.
+    fn results(&self) -> GroupResults {
         let players = self.players.borrow();
-        let mut streams: HashMap<(usize, bool), Stream> = HashMap::new();
-        for player in players.iter() {
-            let stream = streams.entry((player.stream, player.is_checked())).or_default();
-            stream.best = stream.best.max(player.mark.get().amount.saturating_sub(player.begin.get().amount));
-            stream.pace = player.pace().map_or(stream.pace, |pace| Some(stream.pace.unwrap_or(0.0).max(pace)));
-        }
-        let (media_tags, faults) = self.past.get();
-        let mut totals = GroupTotals {
-            full_rate: 0,
+        let (past_tags, past_faults) = self.past.get();
+        let mut results = GroupResults {
+            players: players.iter().map(|player| player.result()).collect(),
             playing: self.playing.get(),
             started: self.started.get(),
-            checked: 0,
-            media_tags,
-            faults,
+            media_tags: past_tags,
+            faults: past_faults,
             metrics: self.metrics.borrow().clone(),
         };
         for player in players.iter() {
-            let checked = player.is_checked();
-            let best = streams.get(&(player.stream, checked)).map_or(0, |stream| stream.best);
-            // Who drops what it gets knows no media time: its stream's checked players do.
-            let pace = streams.get(&(player.stream, true)).and_then(|stream| stream.pace).unwrap_or(1.0);
-            let gained = player.progress().amount.saturating_sub(player.begin.get().amount);
-            let of_best = if best == 0 { 0.0 } else { (gained as f64 / best as f64).min(1.0) };
-            let share = of_best * pace.min(1.0);
-            let whole = player.faults().total() == 0;
-            totals.full_rate += usize::from(share >= FULL_RATE && whole && player.alive.get());
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
-            totals.metrics.share.saturating_record((share * 1000.0).round() as u64);
-            totals.metrics.stall.saturating_record(micros(player.longest_stall()));
-            totals.checked += usize::from(checked);
-            totals.media_tags += player.media_tags();
-            totals.faults.add(&player.faults());
+            results.metrics.stall.saturating_record(micros(player.longest_stall()));
+            results.media_tags += player.media_tags();
+            results.faults.add(&player.faults());
         }
-        totals
+        results
     }
-}
-
-/// What the best player of a stream got, and how fast its media went against the clock.
-#[derive(Clone, Copy, Debug, Default)]
-struct Stream {
-    best: u64,
-    pace: Option<f64>,
 }

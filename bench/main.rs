@@ -13,6 +13,7 @@ mod publisher;
 mod report;
 mod run;
 mod scenario;
+mod totals;
 mod transport;
 
 use clap::{Parser, Subcommand};

@@ -38,6 +38,20 @@ pub(crate) struct Progress {
     at: Instant,
 }
 
+/// What a player got within the window.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlayerResult {
+    pub(crate) stream: usize,
+    pub(crate) checked: bool,
+    /// Media tags of a checked player, bytes of another: up to [`TAIL`] before the end, and to the end.
+    pub(crate) until_mark: u64,
+    pub(crate) until_end: u64,
+    /// How fast its media went: 1 is as fast as the clock. As it is, and if [`TAIL`] is on its way.
+    pub(crate) pace: Option<(f64, f64)>,
+    pub(crate) whole: bool,
+    pub(crate) alive: bool,
+}
+
 /// A player's place in its group; with players that come and go, of one after the other.
 pub(crate) struct Player {
     pub(crate) stream: usize,
@@ -261,10 +275,6 @@ impl Player {
         }
     }
 
-    pub(crate) fn is_checked(&self) -> bool {
-        self.checker.is_some()
-    }
-
     pub(crate) fn progress(&self) -> Progress {
         let checker = self.checker.as_ref().map(RefCell::borrow);
         Progress {
@@ -274,13 +284,21 @@ impl Player {
         }
     }
 
-    /// How fast its media went from the window's begin to now: 1 is as fast as the clock. The last
-    /// [`TAIL`] may still be on its way.
-    pub(crate) fn pace(&self) -> Option<f64> {
-        let (begin, now) = (self.begin.get(), self.progress());
-        let media_ms = now.media_ms?.wrapping_sub(begin.media_ms?);
-        let wall = now.at.saturating_duration_since(begin.at).saturating_sub(TAIL);
-        Some(f64::from(media_ms) / 1000.0 / wall.as_secs_f64().max(0.001))
+    /// What it got since the window's begin.
+    pub(crate) fn result(&self) -> PlayerResult {
+        let (begin, mark, now) = (self.begin.get(), self.mark.get(), self.progress());
+        let media_ms = now.media_ms.zip(begin.media_ms).map(|(now, begin)| now.wrapping_sub(begin));
+        let wall = now.at.saturating_duration_since(begin.at);
+        let pace = |media_ms: u32, wall: Duration| f64::from(media_ms) / 1000.0 / wall.as_secs_f64().max(0.001);
+        PlayerResult {
+            stream: self.stream,
+            checked: self.checker.is_some(),
+            until_mark: mark.amount.saturating_sub(begin.amount),
+            until_end: now.amount.saturating_sub(begin.amount),
+            pace: media_ms.map(|media_ms| (pace(media_ms, wall), pace(media_ms, wall.saturating_sub(TAIL)))),
+            whole: self.faults().total() == 0,
+            alive: self.alive.get(),
+        }
     }
 
     pub(crate) fn faults(&self) -> Faults {

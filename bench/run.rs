@@ -2,11 +2,12 @@
 
 use crate::{
     clock, connect,
-    executor::{Answer, Ask, Executor, GroupTotals, Metrics, Plan, Sums, TAIL},
+    executor::{Answer, Ask, Executor, GroupResults, Metrics, Plan, Sums, TAIL},
     options::Options,
     process,
     report::{Generator, GroupReport, Report, Sample, Summary, Usage},
     scenario::{self, Scenario},
+    totals::GroupTotals,
 };
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -118,14 +119,15 @@ impl Run {
         Executor::ask_all(&self.executors, Ask::Mark)?;
         self.wait(total.saturating_sub(before.at.elapsed()))?;
         let after = self.moment()?;
-        let mut groups: Vec<GroupTotals> = Vec::new();
+        let mut parts: Vec<Vec<GroupResults>> = vec![Vec::new(); self.plan.scenario.players.len()];
         let mut late = Metrics::default().latency;
         for answer in Executor::ask_all(&self.executors, Ask::Totals)? {
-            if let Answer::Totals(parts, part_late) = answer {
-                add(&mut groups, parts);
+            if let Answer::Totals(results, part_late) = answer {
+                parts.iter_mut().zip(results).for_each(|(group, part)| group.push(part));
                 late.add(part_late).ok();
             }
         }
+        let groups = parts.iter().map(|parts| GroupTotals::new(parts)).collect();
         let sums = Executor::sums(&self.executors)?;
         self.report(&before, &after, groups, &late, sums)
     }
@@ -255,22 +257,6 @@ impl Run {
             None
         };
         Generator { cores, executors, late_p99_ms, bottleneck }
-    }
-}
-
-fn add(groups: &mut Vec<GroupTotals>, parts: Vec<GroupTotals>) {
-    if groups.is_empty() {
-        *groups = parts;
-        return;
-    }
-    for (sum, part) in groups.iter_mut().zip(parts) {
-        sum.full_rate += part.full_rate;
-        sum.playing += part.playing;
-        sum.started += part.started;
-        sum.checked += part.checked;
-        sum.media_tags += part.media_tags;
-        sum.faults.add(&part.faults);
-        sum.metrics.add(&part.metrics);
     }
 }
 

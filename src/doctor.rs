@@ -101,7 +101,8 @@ fn io_uring() -> Finding {
         Err(error) => {
             let fix = match disabled {
                 Some(value) => format!("kernel.io_uring_disabled is {value}: sysctl -w kernel.io_uring_disabled=0"),
-                None => "allow io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp profile".to_owned(),
+                None => "allow io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp profile"
+                    .to_owned(),
             };
             Finding::bad(format!("io_uring: {error}"), fix)
         }
@@ -114,7 +115,9 @@ fn descriptors(connections: u64) -> Finding {
     if hard >= needed {
         return Finding::good(format!("{hard} descriptors for {connections} connections"));
     }
-    let fix = format!("ulimit -Hn {needed}, LimitNOFILE={needed} in the service, or --ulimit nofile={needed} of the container");
+    let fix = format!(
+        "ulimit -Hn {needed}, LimitNOFILE={needed} in the service, or --ulimit nofile={needed} of the container"
+    );
     Finding::bad(format!("{hard} descriptors and max_connections {connections} needs {needed}"), fix)
 }
 
@@ -123,7 +126,10 @@ fn locked_memory() -> Finding {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory")).unwrap_or_default();
     let soft = line.split_whitespace().next().unwrap_or("unlimited");
     if soft.parse::<u64>().is_ok_and(|bytes| bytes < MEMLOCK_BYTES) {
-        return Finding::bad(format!("{soft} bytes may be locked, {MEMLOCK_BYTES} are needed"), "ulimit -l 8192, or LimitMEMLOCK=8M");
+        return Finding::bad(
+            format!("{soft} bytes may be locked, {MEMLOCK_BYTES} are needed"),
+            "ulimit -l 8192, or LimitMEMLOCK=8M",
+        );
     }
     Finding::good(format!("locked memory: {soft}"))
 }
@@ -175,7 +181,8 @@ fn buffer_memory(connections: u64) -> Finding {
         text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_whitespace().next()?.parse::<u64>().ok()
     });
     let tcp_mem = read("/proc/sys/net/ipv4/tcp_mem").unwrap_or_default();
-    let limit_bytes = tcp_mem.split_whitespace().nth(2).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * PAGE_BYTES;
+    let limit_bytes =
+        tcp_mem.split_whitespace().nth(2).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * PAGE_BYTES;
     let worst_bytes = connections * 2 * SEND_BUFFER_BYTES as u64;
     let mib = |bytes: u64| bytes >> 20;
     let total_bytes = total_kib.unwrap_or(0) << 10;
@@ -192,7 +199,11 @@ fn buffer_memory(connections: u64) -> Finding {
     if worst_bytes > limit_bytes {
         let pages = worst_bytes / PAGE_BYTES;
         return Finding::poor(
-            format!("net.ipv4.tcp_mem stops at {} MiB, {connections} players may want {} MiB", mib(limit_bytes), mib(worst_bytes)),
+            format!(
+                "net.ipv4.tcp_mem stops at {} MiB, {connections} players may want {} MiB",
+                mib(limit_bytes),
+                mib(worst_bytes)
+            ),
             format!("sysctl -w net.ipv4.tcp_mem=\"{} {} {pages}\"", pages / 2, pages / 4 * 3),
         );
     }
@@ -224,7 +235,10 @@ fn governor() -> Finding {
 fn clock_source() -> Finding {
     let source = read("/sys/devices/system/clocksource/clocksource0/current_clocksource").unwrap_or_default();
     if matches!(&*source, "hpet" | "acpi_pm" | "jiffies") {
-        return Finding::poor(format!("clock source {source}: reading the time is a slow call"), "boot with clocksource=tsc");
+        return Finding::poor(
+            format!("clock source {source}: reading the time is a slow call"),
+            "boot with clocksource=tsc",
+        );
     }
     Finding::good(format!("clock source {source}"))
 }
@@ -240,9 +254,8 @@ fn receive_queues() -> Finding {
         let steered = |path: std::path::PathBuf| {
             fs::read_to_string(path).is_ok_and(|mask| mask.trim().chars().any(|digit| !matches!(digit, '0' | ',')))
         };
-        let (count, rps) = receive.fold((0, false), |(count, rps), queue| {
-            (count + 1, rps || steered(queue.path().join("rps_cpus")))
-        });
+        let (count, rps) =
+            receive.fold((0, false), |(count, rps), queue| (count + 1, rps || steered(queue.path().join("rps_cpus"))));
         if count < shards && !rps {
             narrow.push(format!("{} ({count})", device.file_name().to_string_lossy()));
         }

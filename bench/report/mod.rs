@@ -4,7 +4,7 @@ pub(crate) mod bounds;
 pub(crate) mod compare;
 mod html;
 
-use crate::{check::Faults, executor::GroupTotals, scenario::Players};
+use crate::{check::Faults, scenario::Players, totals::GroupTotals};
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
 use hdrhistogram::Histogram;

@@ -288,11 +288,16 @@ impl<P, M> Relay<P, M> {
             match message {
                 Message::Subscribe { key, settings, relay } => self.subscribed(from, &key, settings, relay),
                 Message::Unsubscribe { key, relay } => self.unsubscribed(&key, relay),
-                Message::Begin { relay, snapshot } => {
-                    self.on_replica(relay, changed, |replica| replica.begin(*snapshot))
-                }
+                Message::Begin { relay, snapshot } => self.on_replica(relay, changed, |replica| {
+                    replica.begin(*snapshot);
+                    // Its tags wait in the ring for this shard's tick.
+                    replica.schedule.set_polled(true);
+                }),
                 Message::Tag { relay, entry } => self.on_replica(relay, changed, |replica| replica.push(entry)),
-                Message::End { relay } => self.on_replica(relay, changed, Replica::end),
+                Message::End { relay } => self.on_replica(relay, changed, |replica| {
+                    replica.end();
+                    replica.schedule.set_polled(false);
+                }),
                 Message::Server(message) => return Some(message),
             }
         }

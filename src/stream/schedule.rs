@@ -22,6 +22,8 @@ pub struct Schedule {
     due_ms: u64,
     members: usize,
     flushing: Option<Flushing>,
+    /// What is new comes to light only at a tick.
+    polled: bool,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +51,7 @@ impl Schedule {
     /// shard's phases.
     pub fn new(interval_ms: u64, stagger: u64) -> Self {
         let groups = vec![Group::default()];
-        Self { interval_ms, stagger, groups, due: 0, due_ms: 0, members: 0, flushing: None }
+        Self { interval_ms, stagger, groups, due: 0, due_ms: 0, members: 0, flushing: None, polled: false }
     }
 
     /// The flush interval in ms.
@@ -129,6 +131,12 @@ impl Schedule {
         }
     }
 
+    /// Says whether ticks come due though nothing new is known: where tags wait in a ring until somebody
+    /// looks.
+    pub fn set_polled(&mut self, polled: bool) {
+        self.polled = polled;
+    }
+
     /// Something has happened that members may have to be told.
     pub fn note_change(&mut self) {
         self.groups.iter_mut().for_each(|group| group.pending = true);
@@ -146,7 +154,7 @@ impl Schedule {
         if self.flushing.is_some() {
             return Some(0);
         }
-        let waits = |group: &Group| group.pending && !group.members.is_empty();
+        let waits = |group: &Group| (group.pending || self.polled) && !group.members.is_empty();
         (!self.is_immediate() && self.groups.iter().any(waits)).then_some(self.due_ms)
     }
 
@@ -327,6 +335,11 @@ mod tests {
         assert_eq!(schedule.next_due_ms(), None);
         schedule.note_change();
         assert!(schedule.next_due_ms().is_some());
+        (1100..1500).for_each(|now_ms| drop(flush(&mut schedule, now_ms, 2, 0)));
+        assert_eq!(schedule.next_due_ms(), None);
+        // What waits in a ring is found at the next tick, and no later.
+        schedule.set_polled(true);
+        assert!(schedule.next_due_ms().is_some_and(|due_ms| (1500..=1550).contains(&due_ms)));
     }
 
     #[test]

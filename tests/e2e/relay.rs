@@ -2,6 +2,7 @@
 
 use crate::{
     media::{self, avc_aac, avc_large, ffmpeg9, have, packets, packets_of_file, play_hashes, publish, track},
+    peer::Peer,
     server::Server,
 };
 use std::path::Path;
@@ -131,4 +132,18 @@ fn c9_republish_keeps_players() {
     let got = waiting.media.iter().filter(|message| message.type_id == 8 && message.payload[1] == 1).count();
     assert_eq!((got, waiting.backward), (3 * sounds, 0), "audio of three rounds, time never steps back");
     assert!(waiting.keyframes >= 3 * 4);
+}
+
+/// An encoder that comes back the moment it has gone, by whatever end, is not refused as busy.
+#[test]
+fn a_name_is_free_as_soon_as_its_publisher_has_ended() {
+    let server = Server::plain();
+    for round in 0..20 {
+        let mut peer = Peer::publish(server.address(), "live", "again");
+        peer.send_gop(1, round * 1000, 5);
+        if round % 2 == 0 {
+            peer.command(1, "deleteStream", 0.0, &[]);
+        }
+        drop(peer);
+    }
 }
