@@ -23,7 +23,7 @@ pub(crate) fn now_us() -> u64 {
 
 /// Whether a file's tags can be stamped: AVC in AVCC form.
 pub(crate) fn can_stamp(tags: &[Tag]) -> bool {
-    tags.iter().any(|tag| is_avc_frame(tag))
+    tags.iter().any(is_avc_frame)
 }
 
 fn is_avc_frame(tag: &Tag) -> bool {

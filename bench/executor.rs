@@ -27,6 +27,8 @@ pub(crate) const TAIL: Duration = Duration::from_millis(1500);
 const SCRATCH_BYTES: usize = 256 << 10;
 /// How often questions are looked for; its lateness says whether the executor keeps up.
 const TICK: Duration = Duration::from_millis(5);
+/// Over which time a player is found slow.
+const SLOW_WINDOW: Duration = Duration::from_secs(2);
 /// Kinds of failure that are told apart.
 const FAILURE_KINDS_MAX: usize = 32;
 
@@ -193,6 +195,7 @@ pub(crate) struct Group {
     pub(crate) started: Cell<usize>,
     /// Of players that have left.
     pub(crate) past: Cell<(u64, Faults)>,
+    slow: Cell<(Instant, usize)>,
 }
 
 async fn serve(plan: Arc<Plan>, part: usize, asked: Channel<Ask>, answer: Sender<Answer>) {
@@ -271,6 +274,7 @@ impl Load {
                 playing: Cell::new(0),
                 started: Cell::new(0),
                 past: Cell::default(),
+                slow: Cell::new((Instant::now(), 0)),
             });
             first += spec.count;
         }
@@ -334,8 +338,18 @@ impl Load {
 }
 
 impl Group {
-    /// Counts those who fell behind since the last call.
+    /// Counts those who fell behind within the last [`SLOW_WINDOW`]: several merged writes.
     fn slow(&self) -> usize {
+        let (since, slow) = self.slow.get();
+        if since.elapsed() < SLOW_WINDOW {
+            return slow;
+        }
+        let slow = self.fallen_behind();
+        self.slow.set((Instant::now(), slow));
+        slow
+    }
+
+    fn fallen_behind(&self) -> usize {
         let players = self.players.borrow();
         let gained: Vec<u64> = players.iter().map(|player| player.bytes.get() - player.looked.get()).collect();
         players.iter().for_each(|player| player.looked.set(player.bytes.get()));

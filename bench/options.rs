@@ -30,7 +30,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE.html", global = true)]
     pub(crate) report: Option<PathBuf>,
     /// Bounds that must hold, such as full-rate=99%,p99=400ms,faults=0; exit code 1 if one does not.
-    /// Known: full-rate (%), faults, failures (counts), p50, p95, p99, max (latency), join-p50, join-p99,
+    /// Known: full-rate, playing (%), faults, failures (counts), p50, p95, p99, max (latency), join-p50, join-p99,
     /// join-max, stall-max (us, ms or s), cpu-per-gib (s), cores, rss (MiB) [default: full-rate=100%,faults=0]
     #[arg(long, value_name = "BOUNDS", value_delimiter = ',', global = true)]
     pub(crate) require: Vec<Bound>,

@@ -17,6 +17,7 @@ enum What {
     FullRate,
     Faults,
     Failures,
+    Playing,
     Latency(Figure),
     Join(Figure),
     StallMax,
@@ -37,6 +38,7 @@ const KNOWN: &[(&str, What)] = &[
     ("full-rate", What::FullRate),
     ("faults", What::Faults),
     ("failures", What::Failures),
+    ("playing", What::Playing),
     ("p50", What::Latency(Figure::P50)),
     ("p95", What::Latency(Figure::P95)),
     ("p99", What::Latency(Figure::P99)),
@@ -60,7 +62,7 @@ impl FromStr for Bound {
             return Err(format!("`{name}` is no bound; known are {}", known.join(", ")));
         };
         let units: &[(&str, f64)] = match what {
-            What::FullRate => &[("%", 1.0)],
+            What::FullRate | What::Playing => &[("%", 1.0)],
             What::Faults | What::Failures | What::Cores => &[("", 1.0)],
             What::Latency(_) | What::Join(_) | What::StallMax => &[("us", 0.001), ("ms", 1.0), ("s", 1000.0)],
             What::CpuPerGib => &[("s", 1.0)],
@@ -80,7 +82,7 @@ pub(crate) fn usual(report: &Report) -> Vec<Bound> {
     if report.full_rate().1 > 0 {
         bounds.push("full-rate=100%");
     } else {
-        bounds.push("failures=0");
+        bounds.extend(["failures=0", "playing=100%"].iter().take(if report.groups.is_empty() { 1 } else { 2 }));
     }
     bounds.iter().filter_map(|bound| bound.parse().ok()).collect()
 }
@@ -91,7 +93,8 @@ impl Bound {
         let Some(found) = self.found(report) else {
             return Some(format!("{}: not measured", self.text));
         };
-        let holds = if self.what == What::FullRate { found >= self.limit } else { found <= self.limit };
+        let holds =
+            if matches!(self.what, What::FullRate | What::Playing) { found >= self.limit } else { found <= self.limit };
         (!holds).then(|| {
             format!("{}: it is {}", self.text, format!("{found:.3}").trim_end_matches('0').trim_end_matches('.'))
         })
@@ -104,6 +107,13 @@ impl Bound {
             What::FullRate => {
                 let (full, wanted) = report.full_rate();
                 (wanted > 0).then(|| 100.0 * full as f64 / wanted as f64)
+            }
+            What::Playing => {
+                let sums = report
+                    .groups
+                    .iter()
+                    .fold((0, 0), |(up, all), group| (up + group.playing.max(group.started), all + group.count));
+                (sums.1 > 0).then(|| 100.0 * sums.0 as f64 / sums.1 as f64)
             }
             What::Faults => Some(report.faults() as f64),
             What::Failures => Some(report.failed() as f64),

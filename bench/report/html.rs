@@ -11,7 +11,7 @@ const COLOURS: [RGBColor; 4] =
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1280px;padding:0 1em;color:#222}\
 h1{font-size:1.4em}h2{font-size:1.05em;margin:0 0 .3em}section{display:grid;grid-template-columns:repeat(auto-fit,\
-minmax(480px,1fr));gap:1.5em}figure{margin:0}svg{width:100%;height:auto}table{border-collapse:collapse;margin:1em 0}\
+minmax(480px,1fr));gap:1.5em}figure{margin:0}h2 span{font-weight:normal;font-size:.9em;margin-left:1.2em}svg{width:100%;height:auto}table{border-collapse:collapse;margin:1em 0}\
 td,th{padding:.2em .9em;border-bottom:1px solid #ddd;text-align:right}td:first-child,th:first-child{text-align:left}\
 .warning{background:#fff3cd;padding:.5em 1em}";
 
@@ -53,8 +53,9 @@ pub(super) fn page(report: &Report) -> anyhow::Result<String> {
     page.push_str("<section>");
     let mut figure = |title: &str, x: &str, y: &str, lines: Vec<Line>| {
         if lines.iter().any(|line| !line.points.is_empty()) {
-            let plot = plot(x, y, &lines)?;
-            write!(page, "<figure><h2>{title}</h2>{plot}</figure>")?;
+            let lines: Vec<Line> = lines.into_iter().filter(|line| !line.points.is_empty()).collect();
+            let (legend, plot) = (legend(&lines), plot(x, y, &lines)?);
+            write!(page, "<figure><h2>{title}{legend}</h2>{plot}</figure>")?;
         }
         Ok::<_, anyhow::Error>(())
     };
@@ -78,7 +79,8 @@ pub(super) fn page(report: &Report) -> anyhow::Result<String> {
         over_time("slow", |sample| Some(sample.slow as f64)),
     ];
     figure("Players", "s", "players", players)?;
-    let shares = report.groups.iter().map(|group| Line { name: group.name.clone(), points: cumulate(&group.shares) });
+    let expected = report.groups.iter().filter(|group| group.wants_full_rate);
+    let shares = expected.map(|group| Line { name: group.name.clone(), points: cumulate(&group.shares) });
     figure("Players by their rate", "% of full rate", "players up to it", shares.collect())?;
     page.push_str("</section></html>\n");
     Ok(page)
@@ -114,6 +116,15 @@ fn times(page: &mut String, report: &Report) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The lines' names in their colours, beside the title, where they cover nothing.
+fn legend(lines: &[Line]) -> String {
+    let mut legend = String::new();
+    for (line, RGBColor(r, g, b)) in lines.iter().zip(COLOURS.iter().cycle()).filter(|_| lines.len() > 1) {
+        legend.push_str(&format!("<span style='color:rgb({r},{g},{b})'>&#9644; {}</span>", escape(&line.name)));
+    }
+    legend
+}
+
 fn plot(x: &str, y: &str, lines: &[Line]) -> anyhow::Result<String> {
     let mut svg = String::new();
     let failed = |error: String| anyhow!("plot: {error}");
@@ -144,19 +155,9 @@ fn plot(x: &str, y: &str, lines: &[Line]) -> anyhow::Result<String> {
             .label_style(("sans-serif", 13))
             .draw()
             .map_err(|error| failed(error.to_string()))?;
-        for (line, colour) in lines.iter().filter(|line| !line.points.is_empty()).zip(COLOURS.iter().cycle()) {
+        for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
             let series = LineSeries::new(line.points.iter().copied(), colour.stroke_width(2));
-            let drawn = chart.draw_series(series).map_err(|error| failed(error.to_string()))?;
-            let colour = *colour;
-            drawn
-                .label(&line.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-        }
-        if lines.iter().filter(|line| !line.points.is_empty()).count() > 1 {
-            let mut legend = chart.configure_series_labels();
-            let legend = legend.background_style(WHITE.mix(0.85)).border_style(RGBColor(0xCC, 0xCC, 0xCC));
-            let legend = legend.position(SeriesLabelPosition::MiddleRight).label_font(("sans-serif", 13));
-            legend.draw().map_err(|error| failed(error.to_string()))?;
+            chart.draw_series(series).map_err(|error| failed(error.to_string()))?;
         }
         area.present().map_err(|error| failed(error.to_string()))?;
     }

@@ -11,6 +11,9 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fs, path::Path};
 
+/// Below so much, CPU per GiB says nothing.
+const GIB_MIN: f64 = 0.001;
+
 /// A whole run.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Report {
@@ -179,7 +182,9 @@ impl Report {
             let (full, wanted) = self.full_rate();
             let slowest = self.groups.iter().filter(|group| group.wants_full_rate).map(|group| group.slowest);
             let slowest = slowest.fold(1.0, f64::min) * 100.0;
-            println!("full rate: {full} of {wanted} players, the slowest at {slowest:.0} %");
+            if wanted > 0 {
+                println!("full rate: {full} of {wanted} players, the slowest at {slowest:.0} %");
+            }
             println!("{}", self.group_table());
             println!("{}", self.time_table());
             println!("received:  {:.3} GiB in {:.2} s, {:.3} Gbit/s", self.gib, self.seconds, self.gbit_s);
@@ -188,9 +193,10 @@ impl Report {
             println!("faults:    {}: {:?}", group.name, group.faults);
         }
         if let Some(usage) = &self.server {
+            let Usage { cpu_s, cores, cpu_s_per_gib, rss_mib, rss_peak_mib } = usage;
+            let per_gib = if self.gib > GIB_MIN { format!(", {cpu_s_per_gib:.3} CPU s/GiB") } else { String::new() };
             println!(
-                "server:    {:.2} CPU s = {:.3} cores, {:.3} CPU s/GiB, RSS {:.1} MiB (at most {:.1})",
-                usage.cpu_s, usage.cores, usage.cpu_s_per_gib, usage.rss_mib, usage.rss_peak_mib
+                "server:    {cpu_s:.2} CPU s = {cores:.3} cores{per_gib}, RSS {rss_mib:.1} MiB (at most {rss_peak_mib:.1})"
             );
         }
         let Generator { cores, executors, late_p99_ms, bottleneck } = &self.generator;

@@ -8,6 +8,8 @@ mod rest;
 mod rtmp;
 mod shard_server;
 
+pub use rtmp::wire;
+
 use crate::{
     config::Config,
     cores,

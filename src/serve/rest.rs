@@ -68,15 +68,15 @@ mod tests {
     #[test]
     fn everybody_is_woken_at_the_tick_asked_for() {
         let rest = Rest::default();
-        let mut cx = Context::from_waker(Waker::noop());
+        let cx = Context::from_waker(Waker::noop());
         assert_eq!((rest.until(TICK_MS - 1), rest.until(TICK_MS), rest.until(100_000)), (None, Some(1), Some(15)));
         assert!(rest.begin_ticking() && !rest.begin_ticking());
         for until in 1..16 {
-            assert!(rest.poll(until, &mut cx).is_pending());
+            assert!(rest.poll(until, &cx).is_pending());
         }
         for tick in 1..16 {
             assert_eq!(rest.tick(), tick < 15);
-            assert!(rest.poll(tick, &mut cx).is_ready());
+            assert!(rest.poll(tick, &cx).is_ready());
         }
         assert!(rest.begin_ticking(), "it had stopped");
     }

@@ -65,13 +65,12 @@ pub(crate) fn start(manner: Manner, flv: &Path) -> SocketAddr {
 }
 
 fn serve(mut socket: TcpStream, manner: Manner, tags: &[Tag]) -> std::io::Result<()> {
-    match manner {
-        Manner::Silent => {
-            thread::sleep(SERVICE);
-            return Ok(());
-        }
-        Manner::NoRtmp => return socket.write_all("HTTP/1.1 400 Bad Request\r\n\r\n".repeat(200).as_bytes()),
-        _ => {}
+    if manner == Manner::Silent {
+        thread::sleep(SERVICE);
+        return Ok(());
+    }
+    if manner == Manner::NoRtmp {
+        return socket.write_all("HTTP/1.1 400 Bad Request\r\n\r\n".repeat(200).as_bytes());
     }
     let mut session = ServerSession::new(Settings::default(), 1);
     let mut buffer = vec![0; 65_536];
@@ -92,7 +91,12 @@ fn serve(mut socket: TcpStream, manner: Manner, tags: &[Tag]) -> std::io::Result
                     socket.write_all(&session.take_output())?;
                     break 'playing msid;
                 }
-                _ => {}
+                Event::Handshake(_)
+                | Event::Publish { .. }
+                | Event::Close { .. }
+                | Event::Pause { .. }
+                | Event::Receive { .. }
+                | Event::Media { .. } => {}
             }
         }
         socket.write_all(&session.take_output())?;

@@ -1,7 +1,7 @@
 //! The load generator against servers that serve well and badly, ours and others': its checker can fail,
 //! and it ends whatever a server does.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
+#![expect(clippy::expect_used, clippy::cast_possible_truncation, reason = "a test fails by a panic")]
 
 mod faulty;
 #[expect(dead_code, reason = "e2e uses the rest")]

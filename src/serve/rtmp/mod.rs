@@ -2,4 +2,4 @@
 
 pub(super) mod player;
 pub(super) mod publisher;
-pub(super) mod wire;
+pub mod wire;

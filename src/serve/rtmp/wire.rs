@@ -18,11 +18,11 @@ use std::ops::Range;
 /// Which chunk streams a NetStream's media uses: a connection with several NetStreams needs a set for
 /// each, since type 1 headers refer to the last message of their chunk stream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::serve) struct ChunkStreams(u32);
+pub struct ChunkStreams(u32);
 
 impl ChunkStreams {
     /// The set number `set`, below 8; ids stay below 64, so that basic headers are one byte.
-    pub(in crate::serve) fn new(set: usize) -> Self {
+    pub fn new(set: usize) -> Self {
         const FIRST: u32 = 8;
         Self(FIRST + 3 * u32::try_from(set).unwrap_or(0))
     }
@@ -38,7 +38,7 @@ impl ChunkStreams {
 }
 
 /// Where chunks go: one image for many players, or one player's list of pieces.
-pub(in crate::serve) trait Sink {
+pub trait Sink {
     /// Appends a copy.
     fn copy(&mut self, bytes: &[u8]);
     /// Appends a part of a tag's body.
@@ -66,14 +66,14 @@ impl Sink for Gather {
 }
 
 /// Writes an entry as every player gets it that has had one of its kind before.
-pub(in crate::serve) fn put_next(sink: &mut impl Sink, entry: &Entry, streams: ChunkStreams, chunk_size: usize) {
+pub fn put_next(sink: &mut impl Sink, entry: &Entry, streams: ChunkStreams, chunk_size: usize) {
     let csid = streams.of(entry.tag.kind);
     let header = header1(csid, entry.delta_ms, entry.tag.body.len(), entry.tag.kind.type_id());
     put(sink, entry, header, csid, entry.delta_ms, chunk_size);
 }
 
 /// Writes an entry as a player's first of its kind, at `timestamp` on the player's clock.
-pub(in crate::serve) fn put_first(
+pub fn put_first(
     sink: &mut impl Sink,
     entry: &Entry,
     streams: ChunkStreams,
