@@ -122,7 +122,7 @@ fn c9_republish_keeps_players() {
     }
     let server = Server::plain();
     let url = server.url("/live/again");
-    let mut waiting = crate::peer::Peer::play(server.address(), "live", "again");
+    let mut waiting = Peer::play(server.address(), "live", "again");
     for round in 1..=3 {
         publish(Path::new("ffmpeg"), &avc_aac(), &url).success();
         waiting.expect_status("NetStream.Play.UnpublishNotify");
