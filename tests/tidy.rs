@@ -158,3 +158,16 @@ fn architecture_names_real_files() {
         assert!(places.iter().any(|place| place.exists()), "{path}");
     }
 }
+
+/// The scripts are well-formed, and say how they are used.
+#[test]
+fn scripts_parse_and_help() {
+    for script in tracked().into_iter().filter(|path| path.starts_with("scripts/")) {
+        let parsed = Command::new("bash").arg("-n").arg(root().join(&script)).output().expect("bash");
+        assert!(parsed.status.success(), "{script}: {}", String::from_utf8_lossy(&parsed.stderr));
+    }
+    for script in ["scripts/bench", "scripts/tune"] {
+        let help = Command::new(root().join(script)).arg("--help").output().expect("the script");
+        assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("usage:"), "{script}");
+    }
+}

@@ -23,6 +23,8 @@ use hashbrown::HashMap;
 use slab::Slab;
 use std::sync::Arc;
 
+/// Publishers of a shard per ms of pause between two reads of one: few of them cost little anyway.
+const PUBLISHERS_PER_PAUSE_MS: u64 = 5;
 /// Reads within one flush interval: what they add to the latency is a small part of it.
 const READ_PAUSES_PER_FLUSH: u64 = 8;
 /// Longest pause between two reads of a publisher, in ms; 25 Mbit/s fill 128 KiB in it.
@@ -117,6 +119,8 @@ pub struct Relay<P, M> {
     streams: Slab<Stream<P>>,
     by_key: HashMap<Arc<str>, StreamId, foldhash::fast::FixedState>,
     serial: u64,
+    /// Streams that are published here.
+    publishers: u64,
     /// Flush interval of streams whose settings have none, in ms.
     pace_ms: u64,
     stats: Arc<ShardStats>,
@@ -126,7 +130,7 @@ impl<P, M> Relay<P, M> {
     /// A shard without streams.
     pub fn new(mesh: Mesh<Message<M>>, stats: Arc<ShardStats>) -> Self {
         mesh.wakers()[mesh.me()].set_eager(true);
-        Self { mesh, streams: Slab::new(), by_key: HashMap::default(), serial: 0, pace_ms: 0, stats }
+        Self { mesh, streams: Slab::new(), by_key: HashMap::default(), serial: 0, publishers: 0, pace_ms: 0, stats }
     }
 
     /// Sets the flush interval of streams whose settings leave it to the shard, in ms.
@@ -228,6 +232,7 @@ impl<P, M> Relay<P, M> {
         if stream.publisher.is_some() {
             return Err(Busy);
         }
+        self.publishers += 1;
         stream.publisher = Some(publisher);
         stream.clock = Unwrap::default();
         stream.replica.begin(Snapshot::default());
@@ -247,7 +252,7 @@ impl<P, M> Relay<P, M> {
     /// Ends a publish; players are told, here and elsewhere.
     pub fn unpublish(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(id) else { return };
-        stream.publisher = None;
+        self.publishers -= u64::from(stream.publisher.take().is_some());
         stream.replica.end();
         for interest in &stream.interested {
             self.mesh.send(interest.shard, Message::End { relay: interest.relay });
@@ -308,18 +313,19 @@ impl<P, M> Relay<P, M> {
     /// less, and what waits for the next flush anyway is not late by it.
     pub fn read_pause_ms(&self, id: StreamId) -> u64 {
         let Some(stream) = self.streams.get(id) else { return 0 };
-        let elsewhere = !stream.interested.is_empty();
-        if stream.replica.schedule.is_empty() && !elsewhere {
-            return READ_PAUSE_UNSEEN_MS;
+        let most_ms = self.publishers / PUBLISHERS_PER_PAUSE_MS;
+        if stream.replica.schedule.is_empty() && stream.interested.is_empty() {
+            return READ_PAUSE_UNSEEN_MS.min(most_ms);
         }
         let eager = |interest: &Interest| self.mesh.wakers()[interest.shard].is_eager();
         let interval_ms = match stream.replica.settings().mw_latency_ms {
             Some(interval_ms) => interval_ms,
             None if stream.interested.iter().any(eager) => 0,
-            None if stream.replica.schedule.is_empty() => READ_PAUSE_MS_MAX,
+            // The other shards merge; how far is theirs to know.
+            None if stream.replica.schedule.is_empty() => READ_PAUSE_MS_MAX * READ_PAUSES_PER_FLUSH,
             None => stream.replica.schedule.interval_ms(),
         };
-        (interval_ms / READ_PAUSES_PER_FLUSH).min(READ_PAUSE_MS_MAX)
+        (interval_ms / READ_PAUSES_PER_FLUSH).min(READ_PAUSE_MS_MAX).min(most_ms)
     }
 
     /// Whether messages wait for room in another shard's ring.

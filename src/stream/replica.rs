@@ -224,6 +224,8 @@ impl Replica {
         };
         if !std::mem::replace(&mut self.epoch.keyframe_seen, true) {
             self.epoch.start = Some(mark.clone());
+            // Whoever waited for the publish sees its first picture now, not at the next tick.
+            self.schedule.hurry();
         }
         self.mark = Some(mark);
     }

@@ -24,6 +24,8 @@ pub struct Schedule {
     flushing: Option<Flushing>,
     /// What is new comes to light only at a tick.
     polled: bool,
+    /// Groups that are due whatever the time and however few their tags.
+    hurried: usize,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +53,7 @@ impl Schedule {
     /// shard's phases.
     pub fn new(interval_ms: u64, stagger: u64) -> Self {
         let groups = vec![Group::default()];
-        Self { interval_ms, stagger, groups, due: 0, due_ms: 0, members: 0, flushing: None, polled: false }
+        Self { interval_ms, stagger, groups, due: 0, due_ms: 0, members: 0, flushing: None, polled: false, hurried: 0 }
     }
 
     /// The flush interval in ms.
@@ -137,6 +139,12 @@ impl Schedule {
         self.polled = polled;
     }
 
+    /// Makes every group due: members have waited for what has just come.
+    pub fn hurry(&mut self) {
+        self.hurried = self.groups.len();
+        self.due_ms = 0;
+    }
+
     /// Something has happened that members may have to be told.
     pub fn note_change(&mut self) {
         self.groups.iter_mut().for_each(|group| group.pending = true);
@@ -164,16 +172,18 @@ impl Schedule {
         if self.flushing.is_some() {
             return true;
         }
+        let hurried = self.hurried > 0;
         if !self.is_immediate() {
             if now_ms < self.due_ms {
                 return false;
             }
-            self.due_ms = self.next_tick_ms(now_ms);
+            self.hurried = self.hurried.saturating_sub(1);
+            self.due_ms = if self.hurried > 0 { 0 } else { self.next_tick_ms(now_ms) };
         }
         let at = self.due % self.groups.len();
         self.due = (at + 1) % self.groups.len();
         let group = &mut self.groups[at];
-        let few = head.saturating_sub(group.flushed_to) < msgs;
+        let few = head.saturating_sub(group.flushed_to) < msgs && !hurried;
         let waited = now_ms.saturating_sub(group.flushed_ms) >= self.interval_ms + self.interval_ms / 2;
         if group.members.is_empty() || !group.pending || few && !waited {
             return false;
@@ -340,6 +350,20 @@ mod tests {
         // What waits in a ring is found at the next tick, and no later.
         schedule.set_polled(true);
         assert!(schedule.next_due_ms().is_some_and(|due_ms| (1500..=1550).contains(&due_ms)));
+    }
+
+    /// Who has waited gets the first picture at once, in every group; afterwards the grid holds again.
+    #[test]
+    fn a_hurried_flush_reaches_everybody_at_once() {
+        let mut schedule = filled(350, 1000);
+        (700..1100).for_each(|now_ms| drop(flush(&mut schedule, now_ms, 1, 8)));
+        schedule.note_change();
+        schedule.hurry();
+        let mut due: Vec<u64> = (0..7).flat_map(|_| flush(&mut schedule, 1101, 2, 8)).collect();
+        due.sort_unstable();
+        assert_eq!(due, (0..1000).collect::<Vec<_>>());
+        schedule.note_change();
+        assert!(flush(&mut schedule, 1101, 20, 8).is_empty() && schedule.next_due_ms() == Some(1150));
     }
 
     #[test]

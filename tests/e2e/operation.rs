@@ -76,6 +76,22 @@ fn a6_command_line() {
     assert!(text(&cpus.stderr).contains("CPU 4000 is not allowed here"));
 }
 
+/// `doctor` names what is missing with its fix, and says by its exit code whether the server can run.
+#[test]
+fn doctor_names_what_is_missing() {
+    let output = corecast(&["doctor"]);
+    let said = text(&output.stdout);
+    assert!(output.status.code() == Some(0) && said.contains("io_uring") && said.contains(" 0 bad"), "{said}");
+    let script = format!("ulimit -Hn 900; exec {} doctor", env!("CARGO_BIN_EXE_corecast"));
+    let output = Command::new("bash").args(["-c", &script]).output().expect("bash");
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("BAD   900 descriptors and max_connections 1000 needs 2000\n      -> ulimit -Hn 2000"),
+        "{said}"
+    );
+}
+
 /// A8: the inherited CPU mask is obeyed, one pinned shard per CPU.
 #[test]
 fn a8_the_cpu_mask_is_obeyed() {

@@ -145,3 +145,42 @@ fn b6_time_wraps_without_a_step() {
     let start = i64::from(u32::MAX - 20);
     assert_eq!(times, [0, 20, 40, 31, 61].map(|step| start + step));
 }
+
+/// A publisher rests as long as nobody is late by it.
+#[test]
+fn publishers_rest_between_reads_unless_somebody_waits_for_every_tag() {
+    let with = |mw_latency_ms| Settings { mw_latency_ms, ..SETTINGS };
+    let pause = |publishers: usize, settings: Settings, here: bool, there_ms: Option<u64>| {
+        let mut relays = relays(2);
+        let keys = (0..).map(|n| format!("v/live/{n}")).filter(|key| home_of(key, 2) == 0).take(publishers);
+        let mut homes: Vec<(String, StreamId)> = Vec::new();
+        for key in keys {
+            let home = relays[0].publish(&key, settings, 7).unwrap();
+            homes.push((key, home));
+        }
+        let (key, home) = homes.remove(0);
+        if here {
+            relays[0].stream_mut(home).unwrap().replica.schedule.add(1, 0);
+        }
+        if let Some(pace_ms) = there_ms {
+            relays[1].set_pace(pace_ms);
+            let id = relays[1].open(&key, settings);
+            relays[1].stream_mut(id).unwrap().replica.schedule.add(1, 0);
+            exchange(&mut relays);
+        }
+        relays[0].read_pause_ms(home)
+    };
+    assert_eq!(pause(1000, with(Some(350)), false, None), 100, "nobody plays");
+    assert_eq!(pause(1000, with(Some(350)), true, None), 40);
+    assert_eq!(pause(1000, with(Some(100)), true, None), 12);
+    assert_eq!(pause(1000, with(Some(0)), true, None), 0);
+    assert_eq!(pause(1000, with(Some(0)), false, None), 100);
+    assert_eq!(pause(1000, with(None), true, None), 0, "auto, idle shard");
+    assert_eq!(pause(1000, with(None), false, Some(0)), 0, "auto, players on another idle shard");
+    assert_eq!(pause(1000, with(None), false, Some(200)), 40, "auto, players on another busy shard");
+    assert_eq!(
+        [pause(1, with(Some(350)), true, None), pause(100, with(Some(350)), true, None)],
+        [0, 20],
+        "few publishers"
+    );
+}
