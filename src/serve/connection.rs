@@ -85,7 +85,9 @@ async fn accept(shard: Rc<Shard>, acceptor: Acceptor, proxy: bool) {
         match accepted {
             Ok(receiver) => {
                 if shard.server.borrow().admit() {
-                    spawn_local(serve(Rc::clone(&shard), receiver, proxy)).detach();
+                    let id = shard.server.borrow_mut().insert(receiver.descriptor(), receiver.peer(), proxy);
+                    let run = run(Rc::clone(&shard), receiver, id, Outcome::Continue);
+                    spawn_local(run).detach();
                 } else {
                     receiver.shutdown();
                 }
@@ -104,11 +106,6 @@ async fn accept(shard: Rc<Shard>, acceptor: Acceptor, proxy: bool) {
 /// Whether descriptors or memory are short, rather than this one connection broken.
 fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
-}
-
-async fn serve(shard: Rc<Shard>, receiver: Receiver, proxy: bool) {
-    let id = shard.server.borrow_mut().insert(receiver.descriptor(), receiver.peer(), proxy);
-    run(shard, receiver, id, Outcome::Continue).await;
 }
 
 async fn adopt(shard: Rc<Shard>, moved: Moved) {
@@ -154,7 +151,7 @@ async fn run(shard: Rc<Shard>, mut receiver: Receiver, id: usize, mut outcome: O
                 drop(receiver.set_nodelay(nodelay));
             }
             Outcome::Move { home, msid, stream, unread } => {
-                drained(&shard, id).await;
+                Box::pin(drained(&shard, id)).await;
                 let state = shard.server.borrow_mut().take_for_move(id);
                 match (state, receiver.duplicate()) {
                     (Some(state), Ok(descriptor)) => {
@@ -174,13 +171,13 @@ async fn run(shard: Rc<Shard>, mut receiver: Receiver, id: usize, mut outcome: O
                 return;
             }
             Outcome::Retry { msid, stream, unread } => {
-                outcome = go_on(&shard, &receiver, id, msid, &stream, &unread).await;
+                outcome = Box::pin(go_on(&shard, &receiver, id, msid, &stream, &unread)).await;
                 continue;
             }
             Outcome::Close(reason) => {
                 shard.server.borrow_mut().end_service(id);
                 if reason.may_have_last_words() {
-                    drained(&shard, id).await;
+                    Box::pin(drained(&shard, id)).await;
                 }
                 receiver.shutdown();
                 shard.server.borrow_mut().remove(id, &reason);
