@@ -82,7 +82,7 @@ fn doctor_names_what_is_missing() {
     let output = corecast(&["doctor"]);
     let said = text(&output.stdout);
     assert!(output.status.code() == Some(0) && said.contains("io_uring") && said.contains(" 0 bad"), "{said}");
-    let script = format!("ulimit -Hn 900; exec {} doctor", env!("CARGO_BIN_EXE_corecast"));
+    let script = format!("ulimit -n 900; exec {} doctor", env!("CARGO_BIN_EXE_corecast"));
     let output = Command::new("bash").args(["-c", &script]).output().expect("bash");
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{said}");
