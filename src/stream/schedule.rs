@@ -95,7 +95,8 @@ impl Schedule {
     pub fn add(&mut self, member: u64, at: u64) {
         let Some(group) = self.groups.iter_mut().min_by_key(|group| group.members.len()) else { return };
         group.oldest = if group.members.is_empty() { at } else { group.oldest.min(at) };
-        group.pending = true;
+        // At 0 ms whoever comes is served by the connection that brought it.
+        group.pending |= self.interval_ms > 0;
         group.members.push(member);
         self.members += 1;
         if let Some(flushing) = &mut self.flushing {
@@ -157,13 +158,15 @@ impl Schedule {
     }
 
     /// When [`Self::begin_flush`] has something to do, in ms of the caller's clock; `None` while there is
-    /// nobody or nothing new, and at 0 ms, where tags say it.
+    /// nobody or nothing new.
     pub fn next_due_ms(&self) -> Option<u64> {
         if self.flushing.is_some() {
             return Some(0);
         }
-        let waits = |group: &Group| (group.pending || self.polled) && !group.members.is_empty();
-        (!self.is_immediate() && self.groups.iter().any(waits)).then_some(self.due_ms)
+        // At 0 ms a tag wakes its shard: only what came in the middle of a flush is left for later.
+        let polled = self.polled && !self.is_immediate();
+        let waits = |group: &Group| (group.pending || polled) && !group.members.is_empty();
+        self.groups.iter().any(waits).then_some(if self.is_immediate() { 0 } else { self.due_ms })
     }
 
     /// Begins the flush of the group that is due at `now_ms` with the log's end at `head`; a group with
@@ -352,6 +355,26 @@ mod tests {
         assert!(schedule.next_due_ms().is_some_and(|due_ms| (1500..=1550).contains(&due_ms)));
     }
 
+    /// What comes while a flush at 0 ms is under way, perhaps the end of the publish, reaches those who have
+    /// had theirs already.
+    #[test]
+    fn news_in_the_middle_of_a_flush_at_once_are_due_after_it() {
+        let mut schedule = filled(0, 100);
+        schedule.note_change();
+        assert!(schedule.begin_flush(1000, 7, 0));
+        for taken in 0.. {
+            let Some((member, _)) = schedule.next_member() else { break };
+            schedule.flushed(member, Some(7));
+            if taken == 50 {
+                schedule.note_change();
+            }
+        }
+        assert_eq!(schedule.next_due_ms(), Some(0));
+        assert_eq!(flush(&mut schedule, 1000, 7, 0).len(), 100);
+        schedule.set_polled(true);
+        assert_eq!(schedule.next_due_ms(), None);
+    }
+
     /// Who has waited gets the first picture at once, in every group; afterwards the grid holds again.
     #[test]
     fn a_hurried_flush_reaches_everybody_at_once() {
@@ -385,6 +408,7 @@ mod tests {
     fn a_flush_survives_changes_in_its_middle() {
         for gone in [0, 49, 50, 51, 99] {
             let mut schedule = filled(0, 100);
+            schedule.note_change();
             assert!(schedule.begin_flush(1000, 7, 0));
             let mut seen = Vec::new();
             while let Some((member, _)) = schedule.next_member() {

@@ -32,12 +32,11 @@ impl ShardServer {
             return;
         }
         let now_ms = self.shared.now_ms();
-        let until = Instant::now() + TURN_MAX;
         let mut changed = std::mem::take(&mut self.changed);
         for stream in changed.drain(..) {
             let Some(schedule) = self.relay.stream(stream).map(|stream| &stream.replica.schedule) else { continue };
             if schedule.is_immediate() {
-                self.flush_stream(stream, now_ms, until);
+                self.flush_stream(stream, now_ms, Instant::now() + TURN_MAX);
             }
             let schedule = self.relay.stream(stream).map(|stream| &stream.replica.schedule);
             let due_ms = schedule.and_then(Schedule::next_due_ms).unwrap_or(u64::MAX);
