@@ -8,3 +8,4 @@ pub mod serve;
 pub mod shard;
 pub mod stats;
 pub mod stream;
+pub mod tls;

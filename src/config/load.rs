@@ -1,440 +1,255 @@
-//! Directives → sections. Every fault of a text is found at once.
+//! Directives → sections. Every fault of a configuration is found at once.
 
 use super::{
-    CHUNK_SIZE_DEFAULT, Config, Listen, Play, Vhost,
-    syntax::{self, Directive, Word},
+    Config, DEFAULT_VHOST, Listen, Log, LogLevel, Play, Publish, Rtmps, Stop, Takeover, TimeJitter, Vhost,
+    directives::Block,
+    explain::Line,
+    faults::{Fault, nearest},
+    section::{Loader, Section},
+    syntax::{Directive, Word},
 };
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
-use std::{
-    fmt,
-    net::{Ipv4Addr, SocketAddr},
-    ops::{Range, RangeInclusive},
-};
+use crate::tls;
+use std::path::{Path, PathBuf};
 
-/// One thing that is wrong, and where.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Fault {
-    /// Bytes of the text.
-    pub span: Range<usize>,
-    /// What is wrong.
-    pub message: String,
-    /// What to write instead.
-    pub help: Option<String>,
-}
+/// Descriptors beside those of connections: rings, eventfds, listeners, per shard 32 on so many shards.
+const DESCRIPTORS_OWN: u64 = 64;
 
-impl Fault {
-    pub(super) fn new(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { span, message: message.into(), help: None }
+/// Turns directives into a configuration; faults are in the loader.
+pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors_max: Option<u64>) -> Config {
+    let mut top = Section::new(Block::Top, directives, loader);
+    let listen = top.listen(false);
+    let (max_connections, max_word) = top.number_or("max_connections", "1000");
+    let chunk_size = top.number_or("chunk_size", "60000");
+    let log = load_log(&mut top);
+    let stop = Stop {
+        forced: top.flag("force_grace_quit"),
+        start_wait_ms: top.number("grace_start_wait"),
+        drain_limit_s: top.number("grace_drain_limit"),
+        final_wait_ms: top.number("grace_final_wait"),
+    };
+    let (daemon, daemon_word) = top.flag_at("daemon");
+    if let Some(word) = daemon_word.filter(|_| daemon) {
+        let help = "write `daemon off;`; conf/corecast.service runs it under systemd";
+        top.loader.fault(&word, "the server never is a daemon", help);
     }
-
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
-    }
-}
-
-/// All faults of a text; displays each with file, line, column, the line itself and a fix.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Faults {
-    name: String,
-    text: String,
-    faults: Vec<Fault>,
-}
-
-impl Faults {
-    pub(super) fn new(name: &str, text: &str, faults: Vec<Fault>) -> Self {
-        Self { name: name.to_owned(), text: text.to_owned(), faults }
-    }
-
-    /// The faults in the order of the text.
-    pub fn list(&self) -> &[Fault] {
-        &self.faults
-    }
-}
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let renderer = Renderer::plain();
-        for (at, fault) in self.faults.iter().enumerate() {
-            let mut annotation = AnnotationKind::Primary.span(fault.span.clone());
-            if let Some(help) = &fault.help {
-                annotation = annotation.label(help);
-            }
-            let snippet = Snippet::source(&self.text).path(&self.name).annotation(annotation);
-            let group = Level::ERROR.primary_title(&fault.message).element(snippet);
-            let separator = if at == 0 { "" } else { "\n\n" };
-            write!(f, "{separator}{}", renderer.render(&[group]))?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Faults {}
-
-/// Directives that SRS has and this version does not; they are refused by name, not as unknown.
-const NOT_YET: &[&str] = &[
-    "include",
-    "daemon",
-    "pid",
-    "ff_log_dir",
-    "srs_log_tank",
-    "srs_log_level",
-    "srs_log_file",
-    "utc_time",
-    "work_dir",
-    "asprocess",
-    "grace_start_wait",
-    "grace_final_wait",
-    "force_grace_quit",
-    "disable_daemon_for_docker",
-    "inotify_auto_reload",
-    "auto_reload_for_docker",
-    "tcmalloc_release_rate",
-    "query_latest_version",
-    "first_wait_for_qlv",
-    "threads",
-    "circuit_breaker",
-    "rtmps",
-    "heartbeat",
-    "stats",
-    "http_api",
-    "http_server",
-    "srt_server",
-    "rtc_server",
-    "rtsp_server",
-    "stream_caster",
-    "exporter",
-    "tracer",
-    "in_ack_size",
-    "out_ack_size",
-    "publish",
-    "time_jitter",
-    "atc",
-    "atc_auto",
-    "mix_correct",
-    "send_min_interval",
-    "reduce_sequence_header",
-    "cluster",
-    "forward",
-    "bandcheck",
-    "security",
-    "refer",
-    "http_static",
-    "http_remux",
-    "http_hooks",
-    "exec",
-    "dash",
-    "hls",
-    "hds",
-    "dvr",
-    "transcode",
-    "ingest",
-    "rtc",
-    "srt",
-    "rtsp",
-    "on_connect",
-];
-
-/// Reads a whole configuration.
-pub(super) fn load(text: &str) -> Result<Config, Vec<Fault>> {
-    let directives = syntax::parse(text)?;
-    let mut faults = Vec::new();
-    let mut top = Section::new(&directives, &mut faults);
-    let listen_own = top.listen();
-    let chunk_size_own = top.number("chunk_size", CHUNK_SIZES, "bytes");
-    let max_connections =
-        top.number("max_connections", 1..=1_000_000, "connections").map_or(1000, |(number, _)| number);
     let rtmp = top.block("rtmp");
+    let rtmps = top.block("rtmps");
     let vhosts = top.blocks("vhost");
-    top.finish(None);
-    let (listen, chunk_size) = load_rtmp(rtmp, listen_own, chunk_size_own, &mut faults);
-    if listen.is_empty() && faults.is_empty() {
-        faults.push(Fault::new(0..text.len().min(1), "no `listen` directive").help("add `listen 1935;`"));
+    top.finish();
+    check_descriptors(loader, max_connections, max_word.as_ref(), descriptors_max);
+    let (listen, chunk_size) = load_rtmp(loader, rtmp, listen, chunk_size);
+    let rtmps = load_rtmps(loader, rtmps, &listen);
+    if listen.is_empty() && rtmps.listen.is_empty() && loader.faults.is_empty() {
+        let fault = Fault::nowhere("no `listen` directive: nobody could connect");
+        loader.faults.push(fault.help("add `listen 1935;`, or set SRS_LISTEN=1935"));
     }
-    let vhosts = load_vhosts(&vhosts, chunk_size, &mut faults);
-    if faults.is_empty() {
-        return Ok(Config { listen, max_connections, vhosts });
+    let mut vhosts = load_vhosts(loader, &vhosts, chunk_size);
+    if vhosts.is_empty() {
+        vhosts.push(load_vhost(loader, DEFAULT_VHOST, Vec::new(), chunk_size));
     }
-    faults.sort_by_key(|fault| fault.span.start);
-    Err(faults)
+    let listen = listen.into_iter().map(|(listen, _)| listen).collect();
+    Config { listen, max_connections, rtmps, vhosts, log, stop }
 }
 
-const CHUNK_SIZES: RangeInclusive<u32> = 128..=65_536;
+fn load_log(top: &mut Section<'_>) -> Log {
+    let (tank, _) = top.choice("srs_log_tank", "console");
+    let (level, _) = top.choice("srs_log_level", "trace");
+    let (file, _) = top.path("srs_log_file");
+    let level = match level.as_str() {
+        "verbose" => LogLevel::Verbose,
+        "info" => LogLevel::Info,
+        "warn" => LogLevel::Warn,
+        "error" => LogLevel::Error,
+        _ => LogLevel::Trace,
+    };
+    Log { file: (tank == "file").then(|| PathBuf::from(file)), level }
+}
 
-type Spanned<T> = Option<(T, Range<usize>)>;
+fn check_descriptors(loader: &mut Loader, max_connections: u32, word: Option<&Word>, descriptors_max: Option<u64>) {
+    let needed = u64::from(max_connections) + DESCRIPTORS_OWN;
+    let Some(limit) = descriptors_max.filter(|limit| needed > *limit) else { return };
+    let message = format!("max_connections {max_connections} needs {needed} descriptors, and the limit is {limit}");
+    let help = format!("raise it (ulimit -n {needed}, LimitNOFILE={needed}), or write at most {}", limit.saturating_sub(DESCRIPTORS_OWN));
+    let fault = word.map_or_else(|| Fault::nowhere(message.clone()), |word| Fault::new(word, message.clone()));
+    loader.faults.push(fault.help(help));
+}
 
 /// `listen` and `chunk_size` may stand at the top or in `rtmp`; both and different is an error (E4).
 fn load_rtmp(
-    rtmp: Option<&Directive>,
-    mut listen: Vec<(Listen, Range<usize>)>,
-    mut chunk_size: Spanned<u32>,
-    faults: &mut Vec<Fault>,
-) -> (Vec<Listen>, u32) {
-    if let Some(rtmp) = rtmp {
-        let mut section = Section::new(rtmp.block.as_deref().unwrap_or_default(), faults);
-        let inner_listen = section.listen();
-        let inner_chunk_size = section.number("chunk_size", CHUNK_SIZES, "bytes");
-        section.finish(Some("rtmp"));
-        let endpoints = |list: &[(Listen, _)]| list.iter().map(|(listen, _)| *listen).collect::<Vec<_>>();
-        if listen.is_empty() {
-            listen = inner_listen;
-        } else if let Some((_, span)) = inner_listen.first().filter(|_| endpoints(&listen) != endpoints(&inner_listen))
-        {
-            faults.push(contradiction("listen", span));
-        }
-        match (&chunk_size, inner_chunk_size) {
-            (None, inner) => chunk_size = inner,
-            (Some((outer, _)), Some((inner, span))) if *outer != inner => {
-                faults.push(contradiction("chunk_size", &span))
-            }
-            _ => {}
+    loader: &mut Loader,
+    rtmp: Option<Vec<Directive>>,
+    mut listen: Vec<(Listen, Word)>,
+    chunk_size: (u32, Option<Word>),
+) -> (Vec<(Listen, Word)>, u32) {
+    let Some(rtmp) = rtmp else { return (listen, chunk_size.0) };
+    loader.explained.push(Line::Open("rtmp".to_owned()));
+    let mut section = Section::new(Block::Rtmp, rtmp, loader);
+    let inner_listen = section.listen(false);
+    let (inner_size, inner_word) = section.number_or("chunk_size", &chunk_size.0.to_string());
+    section.finish();
+    loader.explained.push(Line::Close);
+    let endpoints = |list: &[(Listen, Word)]| list.iter().map(|(listen, _)| *listen).collect::<Vec<_>>();
+    let twice = |name: &str| format!("`{name}` is set at the top level too, and differs");
+    if listen.is_empty() {
+        listen = inner_listen;
+    } else if let Some((_, word)) = inner_listen.first().filter(|_| endpoints(&listen) != endpoints(&inner_listen)) {
+        loader.fault(word, twice("listen"), "remove one of the two");
+    }
+    if let (Some(_), Some(word)) = (&chunk_size.1, &inner_word)
+        && chunk_size.0 != inner_size
+    {
+        loader.fault(word, twice("chunk_size"), "remove one of the two");
+    }
+    (listen, inner_size)
+}
+
+fn load_rtmps(loader: &mut Loader, rtmps: Option<Vec<Directive>>, taken: &[(Listen, Word)]) -> Rtmps {
+    loader.explained.push(Line::Open("rtmps".to_owned()));
+    let mut section = Section::new(Block::Rtmps, rtmps.unwrap_or_default(), loader);
+    let (enabled, enabled_word) = section.flag_at("enabled");
+    let listen = section.listen(true);
+    let (key, key_word) = section.path("key");
+    let (cert, cert_word) = section.path("cert");
+    section.finish();
+    loader.explained.push(Line::Close);
+    for (endpoint, word) in &listen {
+        if taken.iter().any(|(plain, _)| plain.address == endpoint.address && plain.address.port() != 0) {
+            loader.fault(word, format!("{} is listened on for plain RTMP", endpoint.address), "choose another port, such as 1443");
         }
     }
+    if !enabled {
+        return Rtmps { key: key.into(), cert: cert.into(), ..Rtmps::default() };
+    }
+    if let (true, Some(word)) = (listen.is_empty(), &enabled_word) {
+        loader.fault(word, "`rtmps` has no `listen` directive", "add `listen 1443;`");
+    }
+    let tls = match tls::Acceptor::load(Path::new(&key), Path::new(&cert)) {
+        Ok(acceptor) => Some(acceptor),
+        Err(error) => {
+            let word = if error.is_of_key() { &key_word } else { &cert_word };
+            if let Some(word) = word.as_ref().or(enabled_word.as_ref()) {
+                loader.fault(word, format!("`rtmps`: {error}"), error.fix());
+            }
+            None
+        }
+    };
     let listen = listen.into_iter().map(|(listen, _)| listen).collect();
-    (listen, chunk_size.map_or(CHUNK_SIZE_DEFAULT, |(bytes, _)| bytes))
+    Rtmps { listen, key: key.into(), cert: cert.into(), tls }
 }
 
-fn contradiction(name: &str, span: &Range<usize>) -> Fault {
-    Fault::new(span.clone(), format!("`{name}` is set at the top level too, and differs")).help("keep one of the two")
-}
-
-fn load_vhosts(blocks: &[&Directive], chunk_size: u32, faults: &mut Vec<Fault>) -> Vec<Vhost> {
+fn load_vhosts(loader: &mut Loader, blocks: &[Directive], chunk_size: u32) -> Vec<Vhost> {
     let mut vhosts: Vec<Vhost> = Vec::new();
     for block in blocks {
         let [name] = &block.arguments[..] else {
-            faults.push(
-                Fault::new(block.name.span.clone(), "`vhost` needs one name")
-                    .help("write `vhost __defaultVhost__ { … }`"),
-            );
+            let at = block.arguments.get(1).unwrap_or(&block.name);
+            loader.fault(at, "`vhost` takes one name", format!("write `vhost {DEFAULT_VHOST} {{ … }}`"));
             continue;
         };
         if vhosts.iter().any(|vhost| vhost.name == name.text) {
-            faults.push(
-                Fault::new(name.span.clone(), format!("vhost `{}` is there already", name.text)).help("merge the two"),
-            );
+            loader.fault(name, format!("vhost `{}` is there already", name.text), "merge the two");
         }
-        vhosts.push(load_vhost(name, block, chunk_size, faults));
+        let vhost = load_vhost(loader, &name.text, block.block.clone().unwrap_or_default(), chunk_size);
+        vhosts.push(vhost);
     }
     vhosts
 }
 
-fn load_vhost(name: &Word, block: &Directive, chunk_size: u32, faults: &mut Vec<Fault>) -> Vhost {
-    let mut section = Section::new(block.block.as_deref().unwrap_or_default(), faults);
-    let enabled = section.flag("enabled", true);
-    let tcp_nodelay = section.flag("tcp_nodelay", false);
-    let min_latency = section.flag("min_latency", false);
-    let chunk_size = section.number("chunk_size", CHUNK_SIZES, "bytes").map_or(chunk_size, |(bytes, _)| bytes);
-    let play = section.block("play");
-    section.finish(Some("vhost"));
-    let mut section = Section::new(play.and_then(|play| play.block.as_deref()).unwrap_or_default(), faults);
-    let play = load_play(&mut section, min_latency);
-    section.finish(Some("play"));
-    Vhost { name: name.text.clone(), enabled, tcp_nodelay, min_latency, chunk_size, play }
+fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk_size: u32) -> Vhost {
+    let forwards = directives.iter().any(|directive| directive.name.text == "forward");
+    loader.explained.push(Line::Open(format!("vhost {name}")));
+    let mut section = Section::new(Block::Vhost, directives, loader);
+    let enabled = section.flag("enabled");
+    let min_latency = section.flag("min_latency");
+    let tcp_nodelay = section.flag("tcp_nodelay");
+    let (chunk_size, _) = section.number_or("chunk_size", &chunk_size.to_string());
+    let in_ack_size = section.number("in_ack_size");
+    let out_ack_size = section.number("out_ack_size");
+    let publish = section.block("publish").unwrap_or_default();
+    let play = section.block("play").unwrap_or_default();
+    section.finish();
+    loader.explained.push(Line::Open("publish".to_owned()));
+    let publish = load_publish(Section::new(Block::Publish, publish, loader), min_latency, forwards);
+    loader.explained.push(Line::Close);
+    loader.explained.push(Line::Open("play".to_owned()));
+    let play = load_play(Section::new(Block::Play, play, loader), min_latency);
+    loader.explained.extend([Line::Close, Line::Close]);
+    Vhost { name: name.to_owned(), enabled, tcp_nodelay, min_latency, chunk_size, in_ack_size, out_ack_size, publish, play }
 }
 
-fn load_play(section: &mut Section<'_, '_>, min_latency: bool) -> Play {
-    let value = |number: Spanned<u32>, default| number.map_or(default, |(number, _)| number);
-    let mw_latency_ms = section.mw_latency(if min_latency { 0 } else { 350 });
-    let mw_msgs = if min_latency || mw_latency_ms.is_none() { 0 } else { 8 };
+fn load_publish(mut section: Section<'_>, min_latency: bool, forwards: bool) -> Publish {
+    let mr = section.flag("mr");
+    let (mr_latency_ms, mr_word) = section.number_or("mr_latency", "350");
+    let firstpkt_timeout_ms = section.number("firstpkt_timeout");
+    let (normal_timeout_ms, normal_word) = section.number_or("normal_timeout", "5000");
+    let parse_sps = section.flag("parse_sps");
+    let try_annexb_first = section.flag("try_annexb_first");
+    let (kickoff_for_idle_s, kickoff_word) = section.number_or("kickoff_for_idle", "0");
+    let (takeover, _) = section.choice("takeover", "reject");
+    let shorter = mr && !min_latency && normal_timeout_ms <= mr_latency_ms;
+    if let Some(word) = normal_word.or(mr_word).filter(|_| shorter) {
+        let message = format!("`normal_timeout` {normal_timeout_ms} would cut publishers who are read every {mr_latency_ms} ms");
+        section.loader.fault(&word, message, "make `normal_timeout` longer than `mr_latency`");
+    }
+    if let Some(word) = kickoff_word.filter(|_| forwards && kickoff_for_idle_s > 0) {
+        let message = "`kickoff_for_idle` and `forward` contradict each other: it would disconnect what is forwarded";
+        section.loader.fault(&word, message, "remove one of the two");
+    }
+    section.finish();
+    Publish {
+        mr_latency_ms: (mr && !min_latency).then_some(mr_latency_ms),
+        firstpkt_timeout_ms,
+        normal_timeout_ms,
+        parse_sps,
+        try_annexb_first,
+        kickoff_for_idle_s,
+        takeover: if takeover == "replace" { Takeover::Replace } else { Takeover::Reject },
+    }
+}
+
+fn load_play(mut section: Section<'_>, min_latency: bool) -> Play {
+    let gop_cache = section.flag("gop_cache");
+    let gop_cache_max_frames = section.number("gop_cache_max_frames");
+    let queue_length_s = section.number("queue_length");
+    let (time_jitter, _) = section.choice("time_jitter", "full");
+    let atc = section.flag("atc");
+    let (mix_correct, mix_word) = section.flag_at("mix_correct");
+    let atc_auto = section.flag("atc_auto");
+    let mw_latency_ms = section.number_or_auto("mw_latency", if min_latency { "0" } else { "350" });
+    let few = if min_latency || mw_latency_ms.is_none() { "0" } else { "8" };
+    let (mw_msgs, _) = section.number_or("mw_msgs", few);
+    let send_min_interval_ms = section.rounded_up("send_min_interval");
+    let reduce_sequence_header = section.flag("reduce_sequence_header");
+    let time_jitter = match time_jitter.as_str() {
+        _ if atc => TimeJitter::Off,
+        "zero" => TimeJitter::Zero,
+        "off" => TimeJitter::Off,
+        _ => TimeJitter::Full,
+    };
+    if let Some(word) = mix_word.filter(|_| mix_correct && time_jitter != TimeJitter::Off) {
+        section.loader.fault(&word, "`mix_correct` needs times as published", "add `atc on;` or `time_jitter off;`");
+    }
+    section.finish();
     Play {
-        gop_cache: section.flag("gop_cache", true),
-        gop_cache_max_frames: value(section.number("gop_cache_max_frames", 1..=1_000_000, "messages"), 2500),
-        queue_length_s: value(section.number("queue_length", 1..=3600, "seconds"), 30),
+        gop_cache,
+        gop_cache_max_frames,
+        queue_length_s,
+        time_jitter,
+        mix_correct,
+        atc_auto,
         mw_latency_ms,
-        mw_msgs: value(section.number("mw_msgs", 0..=128, "messages"), mw_msgs),
+        mw_msgs,
+        send_min_interval_ms,
+        reduce_sequence_header,
     }
 }
 
-/// The directives of one block, taken one by one; what is left is unknown.
-struct Section<'a, 'f> {
-    directives: &'a [Directive],
-    known: Vec<&'static str>,
-    faults: &'f mut Vec<Fault>,
-}
-
-impl<'a, 'f> Section<'a, 'f> {
-    fn new(directives: &'a [Directive], faults: &'f mut Vec<Fault>) -> Self {
-        Self { directives, known: Vec::new(), faults }
+/// Warnings about variables that look like ours and are not.
+pub(super) fn unknown_variable(name: &str, known: &[String], not_yet: &[&str]) -> Option<(String, String)> {
+    if not_yet.iter().any(|prefix| name.starts_with(prefix)) {
+        return Some((format!("{name} is SRS's and not supported"), "ignored".to_owned()));
     }
-
-    /// All directives called `name`.
-    fn all(&mut self, name: &'static str) -> Vec<&'a Directive> {
-        self.known.push(name);
-        self.directives.iter().filter(|directive| directive.name.text == name).collect()
-    }
-
-    /// The one directive called `name`.
-    fn one(&mut self, name: &'static str) -> Option<&'a Directive> {
-        let found = self.all(name);
-        for double in found.iter().skip(1) {
-            let message = format!("`{name}` is set twice");
-            self.faults.push(Fault::new(double.name.span.clone(), message).help("remove one of the two"));
-        }
-        found.first().copied()
-    }
-
-    /// The one argument of a directive without a block.
-    fn argument(&mut self, directive: &'a Directive, example: &str) -> Option<&'a Word> {
-        let name = &directive.name.text;
-        match (&directive.arguments[..], &directive.block) {
-            ([argument], None) => return Some(argument),
-            (_, Some(_)) => self.fault(&directive.name, format!("`{name}` takes no block"), example),
-            ([], None) => self.fault(&directive.name, format!("`{name}` needs a value"), example),
-            ([_, second, ..], None) => self.fault(second, format!("`{name}` takes one value"), example),
-        }
-        None
-    }
-
-    fn flag(&mut self, name: &'static str, default: bool) -> bool {
-        let Some(argument) = self
-            .one(name)
-            .and_then(|directive| self.argument(directive, &format!("write `{name} on;` or `{name} off;`")))
-        else {
-            return default;
-        };
-        match argument.text.as_str() {
-            "on" => true,
-            "off" => false,
-            other => {
-                self.fault(
-                    argument,
-                    format!("`{other}` is neither `on` nor `off`"),
-                    &format!("the default is `{}`", if default { "on" } else { "off" }),
-                );
-                default
-            }
-        }
-    }
-
-    fn number(&mut self, name: &'static str, range: RangeInclusive<u32>, unit: &str) -> Spanned<u32> {
-        let allowed = format!("a whole number of {unit} from {} to {}", range.start(), range.end());
-        let directive = self.one(name)?;
-        let argument = self.argument(directive, &allowed)?;
-        match argument.text.parse::<u32>().ok().filter(|number| range.contains(number)) {
-            Some(number) => Some((number, argument.span.clone())),
-            None => {
-                self.fault(argument, format!("`{}` is no value for `{name}`", argument.text), &allowed);
-                None
-            }
-        }
-    }
-
-    /// Milliseconds, or `auto` (`None`).
-    fn mw_latency(&mut self, default_ms: u32) -> Option<u32> {
-        const ALLOWED: &str = "a whole number of ms from 0 to 10000, or `auto`";
-        let Some(directive) = self.one("mw_latency") else { return Some(default_ms) };
-        let Some(argument) = self.argument(directive, ALLOWED) else { return Some(default_ms) };
-        if argument.text == "auto" {
-            return None;
-        }
-        let number = argument.text.parse().ok().filter(|ms| *ms <= 10_000);
-        if number.is_none() {
-            self.fault(argument, format!("`{}` is no value for `mw_latency`", argument.text), ALLOWED);
-        }
-        Some(number.unwrap_or(default_ms))
-    }
-
-    fn listen(&mut self) -> Vec<(Listen, Range<usize>)> {
-        let mut endpoints: Vec<(Listen, Range<usize>)> = Vec::new();
-        for directive in self.all("listen") {
-            let (words, addresses): (Vec<&Word>, Vec<&Word>) =
-                directive.arguments.iter().partition(|word| word.text == "proxy_protocol");
-            if addresses.is_empty() || directive.block.is_some() {
-                self.fault(&directive.name, "`listen` needs an address".to_owned(), LISTEN_EXAMPLE);
-            }
-            for word in addresses {
-                match parse_address(&word.text) {
-                    Some(address)
-                        if endpoints.iter().any(|(known, _)| known.address == address && address.port() != 0) =>
-                    {
-                        self.fault(word, format!("{address} is listened on already"), "remove one of the two");
-                    }
-                    Some(address) => {
-                        endpoints.push((Listen { address, proxy_protocol: !words.is_empty() }, word.span.clone()))
-                    }
-                    None => self.fault(word, format!("`{}` is no address to listen on", word.text), LISTEN_EXAMPLE),
-                }
-            }
-        }
-        endpoints
-    }
-
-    fn block(&mut self, name: &'static str) -> Option<&'a Directive> {
-        let directive = self.one(name)?;
-        if directive.block.is_none() {
-            self.fault(&directive.name, format!("`{name}` needs a block"), &format!("write `{name} {{ … }}`"));
-        } else if let Some(argument) = directive.arguments.first() {
-            self.fault(argument, format!("`{name}` takes no value"), "remove it");
-        }
-        Some(directive)
-    }
-
-    fn blocks(&mut self, name: &'static str) -> Vec<&'a Directive> {
-        let blocks = self.all(name);
-        for directive in blocks.iter().filter(|directive| directive.block.is_none()) {
-            self.fault(&directive.name, format!("`{name}` needs a block"), &format!("write `{name} NAME {{ … }}`"));
-        }
-        blocks
-    }
-
-    /// Refuses whatever has not been asked for.
-    fn finish(self, block: Option<&str>) {
-        for Directive { name, .. } in self.directives {
-            if self.known.contains(&name.text.as_str()) {
-                continue;
-            }
-            let place = block.map_or_else(|| "at the top level".to_owned(), |block| format!("in `{block}`"));
-            if NOT_YET.contains(&name.text.as_str()) {
-                let fault = Fault::new(name.span.clone(), format!("`{}` is SRS's, and not supported yet", name.text));
-                self.faults.push(fault.help("remove it"));
-                continue;
-            }
-            let fault = Fault::new(name.span.clone(), format!("`{}` is not known {place}", name.text));
-            self.faults.push(match nearest(&name.text, &self.known) {
-                Some(near) => fault.help(format!("did you mean `{near}`?")),
-                None => fault.help(format!("known here: {}", self.known.join(", "))),
-            });
-        }
-    }
-
-    fn fault(&mut self, at: &Word, message: String, help: &str) {
-        self.faults.push(Fault::new(at.span.clone(), message).help(help));
-    }
-}
-
-const LISTEN_EXAMPLE: &str = "write [ip:]port, for example `listen 1935 [::]:1935;`";
-
-/// `[ip:]port`; a bare port means 0.0.0.0.
-fn parse_address(text: &str) -> Option<SocketAddr> {
-    let bare = text.parse().ok().map(|port: u16| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
-    bare.or_else(|| text.parse().ok())
-}
-
-/// The known name that `name` most likely means.
-fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
-    let near = known.iter().map(|candidate| (edits(name, candidate), *candidate)).min()?;
-    (near.0 <= 1 + name.len() / 4).then_some(near.1)
-}
-
-/// Insertions, deletions, replacements and swaps of neighbours between two words.
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-                let mut best = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                    best = best.min(rows[i - 2][j - 2] + 1);
-                }
-                best
-            };
-        }
-    }
-    rows[a.len()][b.len()]
+    let near = nearest(name, known.iter().map(String::as_str)).filter(|_| name.starts_with("SRS_VHOST_"))?;
+    Some((format!("{name} is not known"), format!("ignored; did you mean {near}?")))
 }
 
 #[cfg(test)]

@@ -1,13 +1,28 @@
 //! Configuration in SRS's syntax → typed sections with documented defaults.
 //!
-//! Text → tokens and directives (`syntax`) → sections, each fault with its place (`load`).
+//! Files and the environment (`source`) → tokens and directives (`syntax`) → each directive as the table has
+//! it (`directives`, `section`) → sections, each fault with its place (`load`, `faults`) → in words again
+//! (`explain`).
 
+mod directives;
+mod explain;
+mod faults;
 mod load;
+mod section;
+mod source;
 mod syntax;
 
-pub use load::{Fault, Faults};
+pub use explain::{Change, Explanation, full};
+pub use faults::{Fault, Faults};
 
-use std::{fmt, net::SocketAddr, path::Path};
+use crate::tls;
+use directives::{KNOWN, NOT_YET_VARIABLES};
+use section::Loader;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+use syntax::{Directive, Word};
 
 /// What the binary runs with if no file is given: `conf/default.conf`.
 pub const DEFAULT: &str = include_str!("../../conf/default.conf");
@@ -15,25 +30,83 @@ pub const DEFAULT: &str = include_str!("../../conf/default.conf");
 /// The vhost that answers for host names without one of their own.
 pub const DEFAULT_VHOST: &str = "__defaultVhost__";
 
-/// A whole configuration.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// A whole configuration. `conf/full.conf` has every directive with its default.
+#[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen for RTMP. SRS: `listen`, at top level or in `rtmp`. No default.
+    /// Where to listen for RTMP. SRS: `listen`, at top level or in `rtmp`.
     pub listen: Vec<Listen>,
-    /// Most connections over all shards. SRS: `max_connections`. Default: 1000.
+    /// Most connections over all shards. SRS: `max_connections`.
     pub max_connections: u32,
-    /// By name; the first one of equal names is an error.
+    /// RTMP over TLS.
+    pub rtmps: Rtmps,
+    /// By name; never empty.
     pub vhosts: Vec<Vhost>,
+    /// The log.
+    pub log: Log,
+    /// How SIGQUIT stops.
+    pub stop: Stop,
 }
 
 /// One endpoint.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Listen {
     /// `1935` means 0.0.0.0:1935.
     pub address: SocketAddr,
     /// Every connection must begin with a proxy header (0xF3, PROXY v1 or v2) that names the real
-    /// peer. Ours: the word `proxy_protocol` in a `listen` directive. Default: off.
+    /// peer. Ours: the word `proxy_protocol` in a `listen` directive.
     pub proxy_protocol: bool,
+    /// Whether RTMP comes inside TLS.
+    pub tls: bool,
+}
+
+/// The `rtmps` section; listens nowhere unless enabled.
+#[derive(Clone, Debug, Default)]
+pub struct Rtmps {
+    /// Where.
+    pub listen: Vec<Listen>,
+    /// PEM file.
+    pub key: PathBuf,
+    /// PEM file.
+    pub cert: PathBuf,
+    /// Key and certificate as they were read; there if enabled.
+    pub tls: Option<tls::Acceptor>,
+}
+
+/// Where the log goes, and how much.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Log {
+    /// `None` is standard error. SRS: `srs_log_tank`, `srs_log_file`.
+    pub file: Option<PathBuf>,
+    /// SRS: `srs_log_level`.
+    pub level: LogLevel,
+}
+
+/// SRS's levels, from the most words to the least.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogLevel {
+    /// Every message.
+    Verbose,
+    /// Every connection.
+    Info,
+    /// Publishes and faults.
+    Trace,
+    /// Faults.
+    Warn,
+    /// What ends the process.
+    Error,
+}
+
+/// How the server drains.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stop {
+    /// SIGTERM drains too. SRS: `force_grace_quit`.
+    pub forced: bool,
+    /// Time in ms for which new connections are still accepted. SRS: `grace_start_wait`.
+    pub start_wait_ms: u32,
+    /// Time in seconds for which connections are served on at most. Ours: `grace_drain_limit`.
+    pub drain_limit_s: u32,
+    /// Time in ms that the process stays after the last connection. SRS: `grace_final_wait`.
+    pub final_wait_ms: u32,
 }
 
 /// A virtual host.
@@ -41,80 +114,197 @@ pub struct Listen {
 pub struct Vhost {
     /// The host name that picks it, or `__defaultVhost__`.
     pub name: String,
-    /// Whether it answers at all. SRS: `enabled`. Default: on.
+    /// Whether it answers at all. SRS: `enabled`.
     pub enabled: bool,
-    /// TCP_NODELAY. SRS: `tcp_nodelay`. Default: off.
+    /// TCP_NODELAY. SRS: `tcp_nodelay`.
     pub tcp_nodelay: bool,
-    /// Flush at once unless `mw_latency` is given. SRS: `min_latency`. Default: off.
+    /// Flush at once unless `mw_latency` is given. SRS: `min_latency`.
     pub min_latency: bool,
-    /// Bytes per chunk sent, 128 to 65536. SRS: `chunk_size`. Default: the global one, 60000.
+    /// Bytes per chunk sent, 128 to 65536. SRS: `chunk_size`.
     pub chunk_size: u32,
+    /// Acknowledge after so many bytes; 0 waits for the peer's word. SRS: `in_ack_size`.
+    pub in_ack_size: u32,
+    /// Window Acknowledgement Size in bytes; 0 sends none. SRS: `out_ack_size`.
+    pub out_ack_size: u32,
+    /// For publishers.
+    pub publish: Publish,
     /// For players.
     pub play: Play,
+}
+
+/// A vhost's `publish` section.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Publish {
+    /// Time in ms between two reads, if reads are merged. SRS: `mr`, `mr_latency`.
+    pub mr_latency_ms: Option<u32>,
+    /// Most time in ms before the first media. SRS: `firstpkt_timeout`.
+    pub firstpkt_timeout_ms: u32,
+    /// Most time in ms without media afterwards. SRS: `normal_timeout`.
+    pub normal_timeout_ms: u32,
+    /// Whether sequence headers are read, and must be good. SRS: `parse_sps`.
+    pub parse_sps: bool,
+    /// Which form a sequence header is tried as first. SRS: `try_annexb_first`.
+    pub try_annexb_first: bool,
+    /// Time in seconds without players after which a publisher goes; 0 is never. SRS: `kickoff_for_idle`.
+    pub kickoff_for_idle_s: u32,
+    /// Who wins a name. Ours: `takeover`.
+    pub takeover: Takeover,
+}
+
+/// What becomes of a publish whose stream is being published.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Takeover {
+    /// It is refused.
+    Reject,
+    /// It takes the stream over, and its players; the other one is disconnected.
+    Replace,
+}
+
+/// How times are corrected.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TimeJitter {
+    /// Players start at 0, jumps are taken out, no track goes back.
+    Full,
+    /// Players start at 0.
+    Zero,
+    /// As published. `atc on` means this too.
+    Off,
 }
 
 /// A vhost's `play` section.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Play {
-    /// Late joiners start at the newest keyframe. SRS: `gop_cache`. Default: on.
+    /// Late joiners start at the newest keyframe. SRS: `gop_cache`.
     pub gop_cache: bool,
-    /// Tags beyond which a GOP is not kept. SRS: `gop_cache_max_frames`. Default: 2500.
+    /// Tags beyond which a GOP is not kept. SRS: `gop_cache_max_frames`.
     pub gop_cache_max_frames: u32,
     /// Most media that one player may lag, in seconds, before it is moved to the newest keyframe.
-    /// SRS: `queue_length`. Default: 30.
+    /// SRS: `queue_length`.
     pub queue_length_s: u32,
+    /// SRS: `time_jitter` and `atc`.
+    pub time_jitter: TimeJitter,
+    /// Audio and video in one order of time. SRS: `mix_correct`.
+    pub mix_correct: bool,
+    /// Metadata may turn `atc` on. SRS: `atc_auto`.
+    pub atc_auto: bool,
     /// Flush interval in ms; 0 flushes each tag at once. SRS: `mw_latency`. Ours: `auto` (`None`) follows
-    /// the load of the core, from at once to 350. Default: 350, with `min_latency` 0.
+    /// the load of the core, from at once to 350.
     pub mw_latency_ms: Option<u32>,
-    /// Tags below which a flush waits for one interval more, up to 128. SRS: `mw_msgs`. Default: 8,
-    /// with `min_latency` or `mw_latency auto` 0.
+    /// Tags below which a flush waits for one interval more, up to 128. SRS: `mw_msgs`.
     pub mw_msgs: u32,
+    /// Time in ms between two messages to a player, which go one by one; 0 merges them. SRS:
+    /// `send_min_interval`.
+    pub send_min_interval_ms: u32,
+    /// Sequence headers that repeat the last one are left out. SRS: `reduce_sequence_header`.
+    pub reduce_sequence_header: bool,
 }
 
-/// Bytes per chunk where nothing is said.
-pub const CHUNK_SIZE_DEFAULT: u32 = 60_000;
+/// What to load a configuration from.
+#[derive(Clone, Debug, Default)]
+pub struct Input<'a> {
+    /// A file, or else a text with a name, or else the environment alone.
+    pub file: Option<&'a Path>,
+    /// Name and text.
+    pub text: Option<(&'a str, &'a str)>,
+    /// Variables of the environment; those of SRS override the file.
+    pub variables: Vec<(String, String)>,
+    /// Descriptors that the process may have, to compare with `max_connections`.
+    pub descriptors_max: Option<u64>,
+    /// Go without what SRS has and we do not, with a warning each.
+    pub lenient: bool,
+}
+
+/// A configuration with what is to be said of it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Each value with its origin.
+    pub explanation: Explanation,
+    /// What was left out.
+    pub warnings: Faults,
+}
 
 impl Config {
-    /// Reads a configuration's text; `name` stands in error messages.
+    /// Reads a configuration's text alone; `name` stands in error messages.
     ///
     /// # Errors
     /// Every fault of the text, with its place.
     pub fn parse(name: &str, text: &str) -> Result<Self, Faults> {
-        load::load(text).map_err(|faults| Faults::new(name, text, faults))
+        Self::load(&Input { text: Some((name, text)), ..Input::default() }).map(|loaded| loaded.config)
     }
 
-    /// Reads a configuration file.
+    /// Loads a configuration.
     ///
     /// # Errors
-    /// The file cannot be read, or [`Self::parse`]'s.
-    pub fn read(path: &Path) -> Result<Self, ReadError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ReadError::Io(path.display().to_string(), error))?;
-        Self::parse(&path.display().to_string(), &text).map_err(ReadError::Faults)
+    /// Every fault of it, with its place.
+    pub fn load(input: &Input<'_>) -> Result<Loaded, Faults> {
+        let mut loader = Loader { lenient: input.lenient, ..Loader::default() };
+        let mut directives = Vec::new();
+        if let Some(path) = input.file {
+            match source::read(path) {
+                Ok(text) => {
+                    let source = loader.sources.add(path.display().to_string(), text);
+                    directives = loader.sources.parse(Some(path), source, &mut loader.faults);
+                }
+                Err(error) => loader.faults.push(Fault::nowhere(format!("{}: {error}", path.display()))),
+            }
+        } else if let Some((name, text)) = input.text {
+            let source = loader.sources.add(name, text);
+            directives = loader.sources.parse(None, source, &mut loader.faults);
+        }
+        if !loader.faults.is_empty() && loader.sources.0.is_empty() {
+            return Err(Faults::new(loader.sources, loader.faults, false));
+        }
+        take_variables(&mut loader, &input.variables);
+        let config = load::load(&mut loader, directives, input.descriptors_max);
+        let Loader { sources, faults, warnings, explained, .. } = loader;
+        if !faults.is_empty() {
+            return Err(Faults::new(sources, faults, false));
+        }
+        Ok(Loaded { config, explanation: Explanation(explained), warnings: Faults::new(sources, warnings, true) })
     }
 
     /// The vhost for a host name: its own, else the default one; `None` if neither is there.
     pub fn vhost(&self, host: &str) -> Option<&Vhost> {
-        let named = |name: &str| self.vhosts.iter().find(|vhost| vhost.name == name);
-        named(host).or_else(|| named(DEFAULT_VHOST))
+        self.vhost_named(host).or_else(|| self.vhost_named(DEFAULT_VHOST))
+    }
+
+    /// The vhost of exactly this name.
+    pub fn vhost_named(&self, name: &str) -> Option<&Vhost> {
+        self.vhosts.iter().find(|vhost| vhost.name == name)
+    }
+
+    /// All endpoints, RTMP's first.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Listen> {
+        self.listen.iter().chain(&self.rtmps.listen)
     }
 }
 
-/// Why a configuration file cannot be used.
-#[derive(Debug)]
-pub enum ReadError {
-    /// It cannot be read.
-    Io(String, std::io::Error),
-    /// It has faults.
-    Faults(Faults),
-}
-
-impl fmt::Display for ReadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(path, error) => write!(f, "error: {path}: {error}"),
-            Self::Faults(faults) => faults.fmt(f),
+/// Turns SRS's variables into directives of a text that looks like the environment.
+fn take_variables(loader: &mut Loader, variables: &[(String, String)]) {
+    let known: Vec<String> = KNOWN.iter().flat_map(directives::Known::variables).collect();
+    let ours: Vec<&(String, String)> =
+        variables.iter().filter(|(name, value)| name.starts_with("SRS_") && !value.trim().is_empty()).collect();
+    let text: String = ours.iter().map(|(name, value)| format!("{name}={}\n", value.replace('\n', " "))).collect();
+    let source = loader.sources.add("environment", text.clone());
+    let mut at = 0;
+    for line in text.lines() {
+        let word = |start: usize, text: &str| {
+            let span = at + start..at + start + text.len();
+            Word { text: text.to_owned(), place: source::Place { source, span } }
+        };
+        let (name, value) = line.split_once('=').unwrap_or((line, ""));
+        let first = word(0, name);
+        if known.iter().any(|known| known == name) {
+            let arguments = value.split_whitespace().map(|text| {
+                let start = text.as_ptr() as usize - line.as_ptr() as usize;
+                word(start, text)
+            });
+            loader.variables.push(Directive { name: first, arguments: arguments.collect(), block: None });
+        } else if let Some((message, help)) = load::unknown_variable(name, &known, NOT_YET_VARIABLES) {
+            loader.warnings.push(Fault::new(&first, message).help(help));
         }
+        at += line.len() + 1;
     }
 }
-
-impl std::error::Error for ReadError {}

@@ -1,12 +1,15 @@
 //! SRS's configuration syntax: `name args;`, `name args { … }`, `#` comments, quotes.
 
-use super::Fault;
-use std::ops::Range;
+use super::{
+    directives::{KNOWN, NOT_YET},
+    faults::Fault,
+    source::Place,
+};
+use std::{iter::Peekable, ops::Range};
 use winnow::{
     LocatingSlice, ModalResult, Parser,
-    ascii::multispace1,
     combinator::{alt, delimited, repeat},
-    token::{any, none_of, take_till},
+    token::{any, none_of, take_till, take_while},
 };
 
 /// Deepest nesting; SRS uses four.
@@ -20,11 +23,11 @@ pub(super) struct Directive {
     pub(super) block: Option<Vec<Self>>,
 }
 
-/// A word and the bytes of the text that it stands in.
+/// A word and the bytes that it stands in.
 #[derive(Clone, Debug)]
 pub(super) struct Word {
     pub(super) text: String,
-    pub(super) span: Range<usize>,
+    pub(super) place: Place,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,14 +41,13 @@ enum Token {
     Unclosed,
 }
 
-/// Splits a text into directives.
-pub(super) fn parse(text: &str) -> Result<Vec<Directive>, Vec<Fault>> {
-    let tokens: Vec<(Token, Range<usize>)> = repeat(0.., token.with_span())
-        .parse(LocatingSlice::new(text))
-        .map_err(|error| vec![Fault::new(error.offset()..error.offset() + 1, "cannot be read")])?;
-    let mut tokens = tokens.into_iter().filter(|(token, _)| *token != Token::Space).peekable();
-    let directives = block(&mut tokens, None, text.len()).map_err(|fault| vec![fault])?;
-    Ok(directives)
+/// Splits a text into directives. What is broken is left out and said; the rest goes on.
+pub(super) fn parse(source: usize, text: &str, faults: &mut Vec<Fault>) -> Vec<Directive> {
+    let tokens: ModalResult<Vec<(Token, Range<usize>)>> =
+        repeat(0.., token.with_span()).parse_next(&mut LocatingSlice::new(text));
+    // Every text is tokens: each character begins one of the alternatives.
+    let tokens = tokens.unwrap_or_default().into_iter().filter(|(token, _)| *token != Token::Space);
+    Reader { tokens: tokens.peekable(), source, text, faults }.block(&mut Vec::new())
 }
 
 fn token(input: &mut LocatingSlice<&str>) -> ModalResult<Token> {
@@ -58,7 +60,7 @@ fn token(input: &mut LocatingSlice<&str>) -> ModalResult<Token> {
         delimited(quote, inner, quote)
     };
     alt((
-        multispace1.value(Token::Space),
+        take_while(1.., char::is_whitespace).value(Token::Space),
         ('#', take_till(0.., '\n')).value(Token::Space),
         ';'.value(Token::End),
         '{'.value(Token::Open),
@@ -72,66 +74,109 @@ fn token(input: &mut LocatingSlice<&str>) -> ModalResult<Token> {
     .parse_next(input)
 }
 
-/// Directives up to `}` (of the block that opened at `opened`) or the end of the text.
-fn block<I: Iterator<Item = (Token, Range<usize>)>>(
-    tokens: &mut std::iter::Peekable<I>,
-    opened: Option<&[Range<usize>]>,
-    end: usize,
-) -> Result<Vec<Directive>, Fault> {
-    let mut directives = Vec::new();
-    loop {
-        match tokens.next() {
-            None => {
-                return match opened.and_then(<[_]>::last) {
-                    None => Ok(directives),
-                    Some(open) => Err(Fault::new(open.clone(), "this `{` is never closed").help("add the missing `}`")),
-                };
+struct Reader<'a, I: Iterator<Item = (Token, Range<usize>)>> {
+    tokens: Peekable<I>,
+    source: usize,
+    text: &'a str,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl<I: Iterator<Item = (Token, Range<usize>)>> Reader<'_, I> {
+    fn fault(&mut self, span: Range<usize>, message: impl Into<String>, help: &str) {
+        self.faults.push(Fault::at(self.place(span), message).help(help));
+    }
+
+    fn place(&self, span: Range<usize>) -> Place {
+        Place { source: self.source, span }
+    }
+
+    fn word(&self, text: String, span: Range<usize>) -> Word {
+        Word { text, place: self.place(span) }
+    }
+
+    fn unclosed(&mut self, span: &Range<usize>) {
+        self.fault(span.start..span.start + 1, "this quote is never closed", "close it on the same line");
+    }
+
+    /// Directives up to the `}` of the innermost of the blocks that are `opened`, or the end of the text.
+    fn block(&mut self, opened: &mut Vec<Range<usize>>) -> Vec<Directive> {
+        let mut directives = Vec::new();
+        loop {
+            match self.tokens.next() {
+                None => {
+                    if let Some(open) = opened.last().cloned() {
+                        self.fault(open, "this `{` is never closed", "add the missing `}`");
+                    }
+                    return directives;
+                }
+                Some((Token::Close, _)) if !opened.is_empty() => return directives,
+                Some((Token::Close, span)) => {
+                    self.fault(span, "this `}` closes nothing", "remove it, or add the missing `{`");
+                }
+                Some((Token::Word(text), span)) => {
+                    let name = self.word(text, span);
+                    directives.push(self.directive(name, opened));
+                }
+                Some((Token::Unclosed, span)) => self.unclosed(&span),
+                Some((Token::Open | Token::End | Token::Space, span)) => {
+                    self.fault(span, "a directive's name is expected here", "remove this");
+                }
             }
-            Some((Token::Close, span)) => {
-                return if opened.is_some() {
-                    Ok(directives)
-                } else {
-                    Err(Fault::new(span, "this `}` closes nothing").help("remove it, or add the missing `{`"))
-                };
+        }
+    }
+
+    fn directive(&mut self, name: Word, opened: &mut Vec<Range<usize>>) -> Directive {
+        let mut directive = Directive { name, arguments: Vec::new(), block: None };
+        loop {
+            if self.is_unended(&directive) {
+                let last = directive.arguments.last().unwrap_or(&directive.name).place.span.end;
+                let message = format!("`{}` is not ended", directive.name.text);
+                self.fault(last..(last + 1).min(self.text.len().max(last)), message, "add `;` here");
+                return directive;
             }
-            Some((Token::Word(text), span)) => {
-                directives.push(directive(Word { text, span }, tokens, opened.unwrap_or_default(), end)?);
+            match self.tokens.next() {
+                Some((Token::Word(text), span)) => directive.arguments.push(self.word(text, span)),
+                Some((Token::Open, span)) => {
+                    if opened.len() >= DEPTH_MAX {
+                        self.fault(span, format!("blocks nested deeper than {DEPTH_MAX}"), "close some of them");
+                        // Nothing sensible can follow.
+                        self.tokens.by_ref().for_each(drop);
+                        opened.clear();
+                        return directive;
+                    }
+                    opened.push(span);
+                    directive.block = Some(self.block(opened));
+                    opened.pop();
+                    return directive;
+                }
+                Some((Token::Unclosed, span)) => {
+                    self.unclosed(&span);
+                    return directive;
+                }
+                Some((Token::End | Token::Close | Token::Space, _)) | None => return directive,
             }
-            Some((Token::Unclosed, span)) => {
-                return Err(Fault::new(span.start..span.start + 1, "this quote is never closed"));
+        }
+    }
+
+    /// Whether what comes next says that the `;` was forgotten: a brace, the end, or the name of a directive
+    /// at the beginning of a line.
+    fn is_unended(&mut self, directive: &Directive) -> bool {
+        let end = directive.arguments.last().unwrap_or(&directive.name).place.span.end;
+        match self.tokens.peek() {
+            None | Some((Token::Close, _)) => true,
+            Some((Token::Word(word), span)) => {
+                let new_line = self.text.get(end..span.start).is_some_and(|between| between.contains('\n'));
+                new_line && is_directive(word)
             }
-            Some((_, span)) => return Err(Fault::new(span, "a directive's name is expected here")),
+            Some((Token::End | Token::Open | Token::Unclosed | Token::Space, _)) => false,
         }
     }
 }
 
-fn directive<I: Iterator<Item = (Token, Range<usize>)>>(
-    name: Word,
-    tokens: &mut std::iter::Peekable<I>,
-    opened: &[Range<usize>],
-    end: usize,
-) -> Result<Directive, Fault> {
-    let mut arguments: Vec<Word> = Vec::new();
-    loop {
-        match tokens.next() {
-            Some((Token::Word(text), span)) => arguments.push(Word { text, span }),
-            Some((Token::End, _)) => return Ok(Directive { name, arguments, block: None }),
-            Some((Token::Open, span)) => {
-                if opened.len() >= DEPTH_MAX {
-                    return Err(Fault::new(span, format!("blocks nested deeper than {DEPTH_MAX}")));
-                }
-                let opened = [opened, &[span]].concat();
-                let block = Some(block(tokens, Some(&opened), end)?);
-                return Ok(Directive { name, arguments, block });
-            }
-            Some((Token::Unclosed, span)) => {
-                return Err(Fault::new(span.start..span.start + 1, "this quote is never closed"));
-            }
-            Some((Token::Close | Token::Space, _)) | None => {
-                let last = arguments.last().unwrap_or(&name).span.end;
-                let message = format!("`{}` is not ended", name.text);
-                return Err(Fault::new(last..(last + 1).min(end.max(last)), message).help("add `;` here"));
-            }
-        }
-    }
+/// Whether some block has a directive of this name.
+fn is_directive(word: &str) -> bool {
+    let blocks = ["rtmp", "rtmps", "vhost", "publish", "play", "include"];
+    blocks.contains(&word)
+        || KNOWN.iter().any(|known| known.name == word)
+        || NOT_YET.iter().any(|(name, _)| *name == word)
 }

@@ -6,7 +6,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     io,
     net::SocketAddr,
-    os::fd::{FromRawFd, IntoRawFd},
+    os::fd::{FromRawFd, IntoRawFd, RawFd},
     time::{Duration, Instant},
 };
 
@@ -33,17 +33,18 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds every endpoint once per shard. Port 0 takes a free one, the same for all shards.
+    /// Binds every endpoint once per shard. Port 0 takes a free one, the same for all shards. `own` are
+    /// addresses that this process listens on already, perhaps on more or fewer interfaces.
     ///
     /// # Errors
     /// [`ListenError`]; nothing stays bound then.
-    pub fn bind(endpoints: &[SocketAddr], shards: usize) -> Result<Self, ListenError> {
+    pub fn bind(endpoints: &[SocketAddr], shards: usize, own: &[SocketAddr]) -> Result<Self, ListenError> {
         let mut per_shard: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         for address in endpoints {
             let mut address = *address;
             // SO_REUSEPORT would share the port with another server of ours: ask without it first.
-            if address.port() != 0 {
+            if address.port() != 0 && own.iter().all(|own| own.port() != address.port()) {
                 claim(address).map_err(|error| explain(address, error))?;
             }
             for sockets in &mut per_shard {
@@ -103,13 +104,18 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<Socket> {
 
 /// Accepts on one socket within a shard's executor.
 #[derive(Debug)]
-pub struct Acceptor(TcpListener);
+pub struct Acceptor {
+    listener: TcpListener,
+    /// The listener's own, open as long as it is.
+    descriptor: RawFd,
+}
 
 impl Acceptor {
     /// Takes a listening socket into the present executor.
     pub fn new(socket: Socket) -> Self {
+        let descriptor = socket.into_raw_fd();
         // SAFETY: the descriptor is open and owned by nobody else after `into_raw_fd`.
-        Self(unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) })
+        Self { listener: unsafe { TcpListener::from_raw_fd(descriptor) }, descriptor }
     }
 
     /// The next connection.
@@ -118,7 +124,13 @@ impl Acceptor {
     /// The system call's; EMFILE and ENFILE pass when descriptors are freed.
     pub async fn accept(&self) -> io::Result<TcpStream> {
         // An `AcceptedTcpStream` that is dropped leaks its descriptor: bind it at once.
-        Ok(self.0.shared_accept().await.map_err(io::Error::from)?.bind_to_executor())
+        Ok(self.listener.shared_accept().await.map_err(io::Error::from)?.bind_to_executor())
+    }
+
+    /// Listens no more: whoever waits in [`Self::accept`] gets an error. Connections that nobody has accepted
+    /// yet are reset.
+    pub fn close(&self) {
+        super::socket::shutdown(self.descriptor);
     }
 }
 
@@ -129,11 +141,11 @@ mod tests {
     #[test]
     fn a_port_in_use_is_named_and_both_families_fit() {
         let any = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let first = Listeners::bind(&[any("127.0.0.1:0")], 2).unwrap();
+        let first = Listeners::bind(&[any("127.0.0.1:0")], 2, &[]).unwrap();
         let taken = first.addresses()[0];
-        assert!(matches!(Listeners::bind(&[taken], 2), Err(ListenError::InUse(address)) if address == taken));
-        let port = Listeners::bind(&[any("0.0.0.0:0")], 1).unwrap().addresses()[0].port();
-        let both = Listeners::bind(&[any(&format!("0.0.0.0:{port}")), any(&format!("[::]:{port}"))], 2).unwrap();
+        assert!(matches!(Listeners::bind(&[taken], 2, &[]), Err(ListenError::InUse(address)) if address == taken));
+        let port = Listeners::bind(&[any("0.0.0.0:0")], 1, &[]).unwrap().addresses()[0].port();
+        let both = Listeners::bind(&[any(&format!("0.0.0.0:{port}")), any(&format!("[::]:{port}"))], 2, &[]).unwrap();
         assert_eq!(both.addresses().len(), 2);
     }
 }

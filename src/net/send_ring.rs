@@ -113,7 +113,12 @@ impl Gather {
 
     /// All bytes in one piece.
     pub fn to_vec(&self) -> Vec<u8> {
-        self.parts.iter().flat_map(|part| self.piece(part)).copied().collect()
+        self.pieces().flatten().copied().collect()
+    }
+
+    /// The pieces in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().map(|part| self.piece(part))
     }
 
     fn piece(&self, part: &Part) -> &[u8] {

@@ -2,14 +2,19 @@
 //! shard, closing.
 
 use super::{
+    Control,
     rest::{Rest, TICK_MS},
     shard_server::{CloseReason, Moved, Outcome, ShardServer},
 };
-use crate::net::{Acceptor, Receiver};
+use crate::{
+    config::Listen,
+    net::{Acceptor, Receiver},
+};
+use crossbeam_channel::TryRecvError;
 use futures_lite::future;
 use glommio::{spawn_local, timer::Timer};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -20,7 +25,7 @@ use std::{
 };
 
 /// Bytes read at once; shared by all connections of a shard.
-const SCRATCH_BYTES: usize = 64 << 10;
+pub(super) const SCRATCH_BYTES: usize = 64 << 10;
 /// How long accept pauses when descriptors are exhausted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Between two tries of a publish whose name may be about to be free, and how many there are: longer than
@@ -38,17 +43,14 @@ pub(super) struct Shard {
 }
 
 /// Runs a shard until the server stops.
-pub(super) async fn run_shard(server: ShardServer, sockets: Vec<socket2::Socket>) {
+pub(super) async fn run_shard(server: ShardServer, control: crossbeam_channel::Receiver<Control>) {
     let notifier = server.notifier();
     let shared = Arc::clone(server.shared());
     let wakers = Arc::clone(server.wakers());
     let me = server.index();
-    let proxies: Vec<bool> = shared.config.listen.iter().map(|listen| listen.proxy_protocol).collect();
     let scratch = RefCell::new(vec![0; SCRATCH_BYTES].into());
     let shard = Rc::new(Shard { server: RefCell::new(server), scratch, rest: Rest::default() });
-    for (socket, proxy) in sockets.into_iter().zip(proxies) {
-        spawn_local(accept(Rc::clone(&shard), Acceptor::new(socket), proxy)).detach();
-    }
+    let mut endpoints: Vec<Rc<Endpoint>> = Vec::new();
     let reaper = Rc::clone(&shard);
     spawn_local(async move {
         while notifier.wait().await.is_ok() {
@@ -57,6 +59,7 @@ pub(super) async fn run_shard(server: ShardServer, sockets: Vec<socket2::Socket>
     })
     .detach();
     while !shared.stopping.load(Ordering::Acquire) {
+        obey(&shard, &control, &mut endpoints);
         let wait_ms = shard.server.borrow_mut().sleep_ms();
         let woken = poll_fn(|cx| wakers[me].poll(cx));
         if wait_ms > 0 {
@@ -76,16 +79,60 @@ pub(super) async fn run_shard(server: ShardServer, sockets: Vec<socket2::Socket>
     shard.server.borrow_mut().shut_down();
 }
 
-async fn accept(shard: Rc<Shard>, acceptor: Acceptor, proxy: bool) {
+/// One listening socket of this shard.
+struct Endpoint {
+    acceptor: Acceptor,
+    /// What the configuration says of it now; `None` when it is to be closed.
+    listen: Cell<Option<Listen>>,
+}
+
+/// Does what the server's owner has asked for since the last look.
+fn obey(shard: &Rc<Shard>, control: &crossbeam_channel::Receiver<Control>, endpoints: &mut Vec<Rc<Endpoint>>) {
     loop {
-        let accepted = match acceptor.accept().await {
+        match control.try_recv() {
+            Ok(Control::Listen(listen, socket)) => {
+                let endpoint = Rc::new(Endpoint { acceptor: Acceptor::new(socket), listen: Cell::new(Some(listen)) });
+                endpoints.push(Rc::clone(&endpoint));
+                spawn_local(accept(Rc::clone(shard), endpoint)).detach();
+            }
+            Ok(Control::Change(from, to)) => {
+                endpoints.iter().filter(|endpoint| endpoint.listen.get() == Some(from)).for_each(|endpoint| {
+                    endpoint.listen.set(to);
+                    if to.is_none() {
+                        endpoint.acceptor.close();
+                    }
+                });
+                endpoints.retain(|endpoint| endpoint.listen.get().is_some());
+            }
+            Ok(Control::Reconfigure(config)) => shard.server.borrow_mut().reconfigure(&config),
+            Ok(Control::Drain) => shard.server.borrow_mut().drain(),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+        }
+    }
+}
+
+async fn accept(shard: Rc<Shard>, endpoint: Rc<Endpoint>) {
+    loop {
+        let accepted = endpoint.acceptor.accept().await;
+        let Some(listen) = endpoint.listen.get() else { return };
+        let accepted = match accepted {
             Ok(stream) => Receiver::new(stream),
             Err(error) => Err(error),
         };
         match accepted {
             Ok(receiver) => {
+                let tls = match listen.tls.then(|| shard.server.borrow().tls_session()) {
+                    None => None,
+                    Some(Some(session)) => Some(session),
+                    // RTMPS has just been switched off.
+                    Some(None) => {
+                        receiver.shutdown();
+                        continue;
+                    }
+                };
                 if shard.server.borrow().admit() {
-                    let id = shard.server.borrow_mut().insert(receiver.descriptor(), receiver.peer(), proxy);
+                    let (descriptor, peer) = (receiver.descriptor(), receiver.peer());
+                    let id = shard.server.borrow_mut().insert(descriptor, peer, listen.proxy_protocol, tls);
                     let run = run(Rc::clone(&shard), receiver, id, Outcome::Continue);
                     spawn_local(run).detach();
                 } else {
@@ -130,7 +177,7 @@ async fn go_on(shard: &Rc<Shard>, receiver: &Receiver, id: usize, msid: u32, str
             Outcome::SetNodelay(nodelay) => {
                 // A peer that is gone shows at the next read.
                 drop(receiver.set_nodelay(nodelay));
-                return guarded(|| shard.server.borrow_mut().receive(id, unread));
+                return guarded(|| shard.server.borrow_mut().receive_unread(id, unread));
             }
             outcome @ (Outcome::Continue | Outcome::Move { .. } | Outcome::Close(_)) => return outcome,
         }

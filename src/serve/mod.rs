@@ -4,6 +4,7 @@
 //! awaits is synchronous and runs on one shard; no lock is taken.
 
 mod connection;
+mod reload;
 mod rest;
 mod rtmp;
 mod shard_server;
@@ -11,18 +12,19 @@ mod shard_server;
 pub use rtmp::wire;
 
 use crate::{
-    config::Config,
+    config::{Config, Listen},
     cores,
     net::{KeepAwake, ListenError, Listeners},
     shard::mesh::{self, ShardWaker},
     stats::ShardStats,
 };
+use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender};
 use shard_server::{ShardMessage, ShardServer};
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -51,24 +53,50 @@ pub enum StartError {
 /// What all shards share; nothing of it is touched on the data path.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) config: Config,
+    config: ArcSwap<Config>,
     pub(crate) connections: AtomicUsize,
     pub(crate) stopping: AtomicBool,
+    draining: AtomicBool,
     started: Instant,
 }
 
 impl Shared {
+    /// The configuration of the moment.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Whether no more connections are taken and those that are here come to their end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     /// The process's clock, in ms; the same on every shard.
     pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
+/// What the server's owner asks of a shard.
+#[derive(Debug)]
+enum Control {
+    /// Accept on a socket.
+    Listen(Listen, socket2::Socket),
+    /// An endpoint is something else from here on, or nothing.
+    Change(Listen, Option<Listen>),
+    /// A new configuration has come into force.
+    Reconfigure(Arc<Config>),
+    /// The server drains.
+    Drain,
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    addresses: Vec<SocketAddr>,
+    /// What is listened on, and where that is in fact. Held while a configuration is changed.
+    listening: Mutex<Vec<(Listen, SocketAddr)>>,
+    controls: Vec<Sender<Control>>,
     stats: Vec<Arc<ShardStats>>,
     wakers: Arc<[ShardWaker]>,
     ended: Receiver<ShardEnd>,
@@ -89,26 +117,30 @@ impl Server {
     /// # Errors
     /// Any [`StartError`]; nothing runs then.
     pub fn start(config: Config, cpus: &[usize]) -> Result<Self, StartError> {
-        let endpoints: Vec<SocketAddr> = config.listen.iter().map(|listen| listen.address).collect();
-        let listeners = Listeners::bind(&endpoints, cpus.len())?;
-        let addresses = listeners.addresses().to_vec();
+        let endpoints: Vec<Listen> = config.endpoints().copied().collect();
+        let addresses: Vec<SocketAddr> = endpoints.iter().map(|listen| listen.address).collect();
+        let listeners = Listeners::bind(&addresses, cpus.len(), &[])?;
+        let listening = Mutex::new(endpoints.iter().copied().zip(listeners.addresses().iter().copied()).collect());
         let shared = Arc::new(Shared {
-            config,
+            config: ArcSwap::from_pointee(config),
             connections: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             started: Instant::now(),
         });
         let stats: Vec<Arc<ShardStats>> = cpus.iter().map(|_| Arc::default()).collect();
         let meshes = mesh::connect(cpus.len());
         let wakers = Arc::clone(meshes[0].wakers());
         let (tell, ended) = crossbeam_channel::unbounded();
-        let server = Self { shared, addresses, stats, wakers, ended, shards: cpus.len() };
-        let parts = cpus.iter().zip(meshes).zip(listeners.into_shards()).zip(&server.stats);
-        for (shard, (((cpu, mesh), sockets), stats)) in parts.enumerate() {
+        let (controls, obeys): (Vec<_>, Vec<_>) = cpus.iter().map(|_| crossbeam_channel::unbounded()).unzip();
+        let server = Self { shared, listening, controls, stats, wakers, ended, shards: cpus.len() };
+        server.listen(&endpoints, listeners);
+        let parts = cpus.iter().zip(meshes).zip(obeys).zip(&server.stats);
+        for (shard, (((cpu, mesh), obeys), stats)) in parts.enumerate() {
             let (shared, stats, tell) = (Arc::clone(&server.shared), Arc::clone(stats), tell.clone());
             let failed = |reason: String| StartError::Shard { shard, cpu: *cpu, reason };
             let watch = Watch { shard, tell: tell.clone() };
-            let main = move || run_shard(watch, shared, mesh, stats, sockets);
+            let main = move || run_shard(watch, shared, mesh, stats, obeys);
             let spawned =
                 cores::spawn(&format!("shard-{shard}"), *cpu, main).map_err(|error| failed(error.to_string()));
             if let Err(error) = spawned {
@@ -129,9 +161,14 @@ impl Server {
         Ok(server)
     }
 
-    /// The addresses listened on, in the configuration's order.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    /// The endpoints that are listened on, and their addresses in fact.
+    pub fn listening(&self) -> Vec<(Listen, SocketAddr)> {
+        self.lock_listening().clone()
+    }
+
+    /// Connections of all shards.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
     }
 
     /// Every shard's counters.
@@ -163,20 +200,19 @@ impl Server {
         Ok(true)
     }
 
-    /// Runs until `stop` says something or its sender is gone.
+    /// Waits at most `limit` for what comes `from` the owner's side; `None` if nothing did, or its sender is
+    /// gone.
     ///
     /// # Errors
     /// The number of a shard that died, which makes the others useless; the caller ends the process.
-    pub fn run_until(&self, stop: &Receiver<()>) -> Result<(), usize> {
-        loop {
-            crossbeam_channel::select! {
-                recv(stop) -> _ => return Ok(()),
-                recv(self.ended) -> end => match end {
-                    Ok(ShardEnd::Died(shard)) => return Err(shard),
-                    Ok(ShardEnd::Started | ShardEnd::Failed(_) | ShardEnd::Stopped) => {}
-                    Err(_) => return Ok(()),
-                },
-            }
+    pub fn next<T>(&self, from: &Receiver<T>, limit: Duration) -> Result<Option<T>, usize> {
+        crossbeam_channel::select! {
+            recv(from) -> found => Ok(found.ok()),
+            recv(self.ended) -> end => match end {
+                Ok(ShardEnd::Died(shard)) => Err(shard),
+                Ok(ShardEnd::Started | ShardEnd::Failed(_) | ShardEnd::Stopped) | Err(_) => Ok(None),
+            },
+            default(limit) => Ok(None),
         }
     }
 }
@@ -200,14 +236,14 @@ async fn run_shard(
     shared: Arc<Shared>,
     mesh: mesh::Mesh<crate::shard::relay::Message<ShardMessage>>,
     stats: Arc<ShardStats>,
-    sockets: Vec<socket2::Socket>,
+    obeys: Receiver<Control>,
 ) {
     let shard = watch.shard;
     let started = KeepAwake::start().and_then(|awake| Ok((awake, ShardServer::new(Arc::clone(&shared), mesh, stats)?)));
     match started {
         Ok((_awake, server)) => {
             drop(watch.tell.send(ShardEnd::Started));
-            connection::run_shard(server, sockets).await;
+            connection::run_shard(server, obeys).await;
         }
         Err(error) => {
             let failed = StartError::Shard { shard, cpu: shard, reason: error.to_string() };

@@ -11,16 +11,27 @@ use std::{
 
 /// Time between two ticks, in ms.
 pub(super) const TICK_MS: u64 = 10;
-/// Ticks until the wheel comes round; nobody rests longer.
-const TICKS: usize = 16;
+/// Ticks until the wheel comes round; nobody rests longer. SRS advises `mr_latency` up to 2 s.
+const TICKS: usize = 256;
 
 /// Those who rest on one shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rest {
-    slots: RefCell<[Vec<Waker>; TICKS]>,
+    slots: RefCell<Vec<Vec<Waker>>>,
     now: Cell<u64>,
     resting: Cell<usize>,
     ticking: Cell<bool>,
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self {
+            slots: RefCell::new(vec![Vec::new(); TICKS]),
+            now: Cell::new(0),
+            resting: Cell::new(0),
+            ticking: Cell::new(false),
+        }
+    }
 }
 
 impl Rest {
@@ -69,13 +80,13 @@ mod tests {
     fn everybody_is_woken_at_the_tick_asked_for() {
         let rest = Rest::default();
         let cx = Context::from_waker(Waker::noop());
-        assert_eq!((rest.until(TICK_MS - 1), rest.until(TICK_MS), rest.until(100_000)), (None, Some(1), Some(15)));
+        assert_eq!((rest.until(TICK_MS - 1), rest.until(TICK_MS), rest.until(100_000)), (None, Some(1), Some(255)));
         assert!(rest.begin_ticking() && !rest.begin_ticking());
-        for until in 1..16 {
+        for until in 1..256 {
             assert!(rest.poll(until, &cx).is_pending());
         }
-        for tick in 1..16 {
-            assert_eq!(rest.tick(), tick < 15);
+        for tick in 1..256 {
+            assert_eq!(rest.tick(), tick < 255);
             assert!(rest.poll(tick, &cx).is_ready());
         }
         assert!(rest.begin_ticking(), "it had stopped");

@@ -17,7 +17,7 @@ use crate::{
         flv::Tag,
     },
     stats::ShardStats,
-    stream::{Entry, Replica, Settings, Snapshot},
+    stream::{Clock, Entry, Mix, Replica, Settings, Snapshot, TimeJitter},
 };
 use hashbrown::HashMap;
 use slab::Slab;
@@ -79,6 +79,8 @@ pub enum Message<M> {
     End {
         /// The receiver's id.
         relay: RelayId,
+        /// Another publisher takes over.
+        silent: bool,
     },
     /// For the server.
     Server(M),
@@ -97,7 +99,17 @@ pub struct Stream<P> {
     interested: Vec<Interest>,
     /// Our subscription at the home; on other shards only.
     relay: Option<RelayId>,
-    clock: Unwrap,
+    clock: Clock,
+    mix: Option<Mix>,
+    /// Since when it is published to nobody, in ms; on the home shard only, if anybody asks.
+    idle_since_ms: Option<u64>,
+}
+
+impl<P> Stream<P> {
+    /// Whether nobody plays it, here or elsewhere, or waits for it.
+    fn is_unseen(&self) -> bool {
+        self.replica.schedule.is_empty() && self.interested.is_empty()
+    }
 }
 
 #[derive(Debug)]
@@ -141,7 +153,7 @@ impl<P, M> Relay<P, M> {
         self.pace_ms = pace_ms;
         self.mesh.wakers()[self.mesh.me()].set_eager(pace_ms == 0);
         for (_, stream) in &mut self.streams {
-            if stream.replica.settings().mw_latency_ms.is_none() {
+            if stream.replica.settings().interval_ms().is_none() {
                 stream.replica.schedule.set_interval(pace_ms);
             }
         }
@@ -210,7 +222,7 @@ impl<P, M> Relay<P, M> {
     /// Forgets the stream if nobody needs it any more.
     pub fn release(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get(id) else { return };
-        if stream.publisher.is_some() || !stream.interested.is_empty() || !stream.replica.schedule.is_empty() {
+        if stream.publisher.is_some() || !stream.is_unseen() {
             return;
         }
         let stream = self.streams.remove(id);
@@ -221,7 +233,8 @@ impl<P, M> Relay<P, M> {
         }
     }
 
-    /// Begins a publish on this shard, which must be the stream's home.
+    /// Begins a publish on this shard, which must be the stream's home; whoever published it must have been
+    /// [`Self::oust`]ed.
     ///
     /// # Errors
     /// [`Busy`] if somebody publishes it already.
@@ -234,12 +247,14 @@ impl<P, M> Relay<P, M> {
         }
         self.publishers += 1;
         stream.publisher = Some(publisher);
-        stream.clock = Unwrap::default();
-        stream.replica.begin(Snapshot::default());
+        stream.clock = Clock::new(settings.time_jitter, settings.mr_latency_ms.unwrap_or(0));
+        stream.mix = settings.mix_correct.then(Mix::default);
+        stream.idle_since_ms = None;
+        let snapshot = || Snapshot { absolute: settings.time_jitter == TimeJitter::Off, ..Snapshot::default() };
+        stream.replica.begin(snapshot());
         for interest in &mut stream.interested {
             interest.gap = false;
-            let snapshot = Box::default();
-            self.mesh.send(interest.shard, Message::Begin { relay: interest.relay, snapshot });
+            self.mesh.send(interest.shard, Message::Begin { relay: interest.relay, snapshot: Box::new(snapshot()) });
         }
         Ok(id)
     }
@@ -251,30 +266,87 @@ impl<P, M> Relay<P, M> {
 
     /// Ends a publish; players are told, here and elsewhere.
     pub fn unpublish(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(id) else { return };
-        self.publishers -= u64::from(stream.publisher.take().is_some());
-        stream.replica.end();
-        for interest in &stream.interested {
-            self.mesh.send(interest.shard, Message::End { relay: interest.relay });
-        }
+        self.end(id, false);
         self.release(id);
+    }
+
+    /// Ends a publish for another one to take over: players are not told. Returns the publisher.
+    pub fn oust(&mut self, key: &str) -> Option<P> {
+        self.end(*self.by_key.get(key)?, true)
+    }
+
+    fn end(&mut self, id: StreamId, silent: bool) -> Option<P> {
+        let rest = self.streams.get_mut(id)?.mix.take().map_or_else(Vec::new, |mut mix| mix.drain());
+        rest.into_iter().for_each(|entry| self.deliver(id, entry));
+        let stream = self.streams.get_mut(id)?;
+        let publisher = stream.publisher.take();
+        self.publishers -= u64::from(publisher.is_some());
+        stream.replica.end(silent);
+        for interest in &stream.interested {
+            self.mesh.send(interest.shard, Message::End { relay: interest.relay, silent });
+        }
+        publisher
+    }
+
+    /// Publishers whose streams nobody has wanted for as long as their settings say, with that time in ms.
+    pub fn publishers_to_kick(&mut self, now_ms: u64) -> Vec<(P, u64)>
+    where
+        P: Clone,
+    {
+        let mut late = Vec::new();
+        for (_, stream) in &mut self.streams {
+            let kickoff_ms = stream.replica.settings().kickoff_ms;
+            if kickoff_ms == 0 || stream.publisher.is_none() || !stream.is_unseen() {
+                stream.idle_since_ms = None;
+            } else if now_ms >= *stream.idle_since_ms.get_or_insert(now_ms) + kickoff_ms {
+                late.extend(stream.publisher.clone().map(|publisher| (publisher, kickoff_ms)));
+            }
+        }
+        late
+    }
+
+    /// Gives every stream its settings anew, by its key.
+    pub fn set_settings(&mut self, settings: impl Fn(&str) -> Option<Settings>) {
+        for (_, stream) in &mut self.streams {
+            if let Some(settings) = settings(&stream.key) {
+                stream.replica.set_settings(settings, self.pace_ms);
+            }
+        }
     }
 
     /// Takes a publisher's tag in, and passes it on to every shard that wants it.
     pub fn ingest(&mut self, id: StreamId, tag: Tag, now_ms: u64) {
         let Some(stream) = self.streams.get_mut(id) else { return };
-        let time_ms = stream.clock.unwrap(tag.timestamp);
         let info = codec::inspect(tag.kind, &tag.body);
+        if info.class == Class::Metadata
+            && stream.replica.settings().atc_auto
+            && codec::read_metadata(&tag.body).absolute_time
+        {
+            stream.clock.set_absolute();
+        }
+        let media = matches!(info.class, Class::Keyframe | Class::InterFrame | Class::Audio);
+        let time_ms = stream.clock.time(tag.kind, media, tag.timestamp, now_ms);
         let entry = Entry { tag, info, time_ms, delta_ms: 0, arrived_ms: now_ms };
+        match &mut stream.mix {
+            None => self.deliver(id, entry),
+            Some(mix) => mix.push(entry).into_iter().for_each(|entry| self.deliver(id, entry)),
+        }
+    }
+
+    fn deliver(&mut self, id: StreamId, entry: Entry) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        if stream.replica.settings().reduce_sequence_header && stream.replica.headers().repeats(&entry) {
+            return;
+        }
         for interest in &mut stream.interested {
-            if interest.gap && !interest.resume(&stream.replica, info.class, &mut self.mesh) {
+            if interest.gap && !interest.resume(&stream.replica, entry.info.class, &mut self.mesh) {
                 continue;
             }
             let sent = self.mesh.try_send(interest.shard, Message::Tag { relay: interest.relay, entry: entry.clone() });
             self.stats.tags_relayed.add(u64::from(sent));
             self.stats.gaps.add(u64::from(!sent));
             interest.gap = !sent;
-            let at_once = match stream.replica.settings().mw_latency_ms {
+            let at_once = match stream.replica.settings().interval_ms() {
                 Some(interval_ms) => interval_ms == 0,
                 None => self.mesh.wakers()[interest.shard].is_eager(),
             };
@@ -299,8 +371,8 @@ impl<P, M> Relay<P, M> {
                     replica.schedule.set_polled(true);
                 }),
                 Message::Tag { relay, entry } => self.on_replica(relay, changed, |replica| replica.push(entry)),
-                Message::End { relay } => self.on_replica(relay, changed, |replica| {
-                    replica.end();
+                Message::End { relay, silent } => self.on_replica(relay, changed, |replica| {
+                    replica.end(silent);
                     replica.schedule.set_polled(false);
                 }),
                 Message::Server(message) => return Some(message),
@@ -313,12 +385,15 @@ impl<P, M> Relay<P, M> {
     /// less, and what waits for the next flush anyway is not late by it.
     pub fn read_pause_ms(&self, id: StreamId) -> u64 {
         let Some(stream) = self.streams.get(id) else { return 0 };
+        if let Some(mr_latency_ms) = stream.replica.settings().mr_latency_ms {
+            return mr_latency_ms;
+        }
         let most_ms = self.publishers / PUBLISHERS_PER_PAUSE_MS;
-        if stream.replica.schedule.is_empty() && stream.interested.is_empty() {
+        if stream.is_unseen() {
             return READ_PAUSE_UNSEEN_MS.min(most_ms);
         }
         let eager = |interest: &Interest| self.mesh.wakers()[interest.shard].is_eager();
-        let interval_ms = match stream.replica.settings().mw_latency_ms {
+        let interval_ms = match stream.replica.settings().interval_ms() {
             Some(interval_ms) => interval_ms,
             None if stream.interested.iter().any(eager) => 0,
             // The other shards merge; how far is theirs to know.
@@ -377,7 +452,9 @@ impl<P, M> Relay<P, M> {
             publisher: None,
             interested: Vec::new(),
             relay: None,
-            clock: Unwrap::default(),
+            clock: Clock::default(),
+            mix: None,
+            idle_since_ms: None,
         });
         self.by_key.insert(key, id);
         id
@@ -395,23 +472,6 @@ impl Interest {
             .headers()
             .iter()
             .all(|entry| mesh.try_send(self.shard, Message::Tag { relay: self.relay, entry: entry.clone() }))
-    }
-}
-
-/// 32-bit time → time that goes on over 2^32: steps of up to 2^31 either way are followed.
-#[derive(Debug, Default)]
-struct Unwrap {
-    last: Option<(u32, i64)>,
-}
-
-impl Unwrap {
-    fn unwrap(&mut self, timestamp: u32) -> i64 {
-        let time_ms = match self.last {
-            None => i64::from(timestamp),
-            Some((last, time_ms)) => time_ms + i64::from(timestamp.wrapping_sub(last).cast_signed()),
-        };
-        self.last = Some((timestamp, time_ms));
-        time_ms
     }
 }
 

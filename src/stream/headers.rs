@@ -34,6 +34,16 @@ impl Headers {
         }
     }
 
+    /// Whether an entry is a setup that says what the one before it in its slot said.
+    pub fn repeats(&self, entry: &Entry) -> bool {
+        matches!(entry.info.class, Class::Header { .. })
+            && self.setups.iter().any(|known| {
+                known.tag.kind == entry.tag.kind
+                    && known.info.class == entry.info.class
+                    && known.tag.body == entry.tag.body
+            })
+    }
+
     /// Metadata first, then the setups.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.metadata.iter().chain(&self.setups)

@@ -7,16 +7,22 @@
 //! * Entries between two indexes are the same for every subscription, in the same order.
 //! * An epoch is one publish. Subscriptions outlive epochs.
 
+mod clock;
 mod headers;
 mod log;
+mod mix;
 mod pace;
 mod replica;
 mod schedule;
+mod settings;
 mod subscription;
 
+pub use clock::{Clock, TimeJitter};
 pub use headers::{HEADERS_MAX, Headers};
 pub use log::{Entry, LOG_BYTES_MAX, Log};
+pub use mix::{MIX_TAGS_MAX, Mix};
 pub use pace::{CEILING_MS, Pace, STEP_MS as PACE_STEP_MS};
-pub use replica::{KEYFRAME_WAIT_TAGS_MAX, Replica, Settings, Snapshot};
+pub use replica::{KEYFRAME_WAIT_TAGS_MAX, Replica, Snapshot};
 pub use schedule::{GROUP_MEMBERS_MIN, PHASE_MS_MIN, PHASES_MAX, Schedule};
+pub use settings::Settings;
 pub use subscription::{Step, Subscription};

@@ -1,7 +1,7 @@
 //! One stream on one shard.
 
 use super::{
-    Entry, Headers, Log, Schedule, Step, Subscription,
+    Entry, Headers, Log, Schedule, Settings, Step, Subscription,
     subscription::{State, truncate},
 };
 use crate::proto::{
@@ -17,21 +17,6 @@ pub const KEYFRAME_WAIT_TAGS_MAX: u64 = 500;
 /// A track whose last tag is older than this does not hold a joiner's clock back, in ms.
 const TRACK_LAG_MS_MAX: i64 = 1000;
 
-/// How a stream is kept; a vhost's `play` section says it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Settings {
-    /// Late joiners start at the newest keyframe. SRS: `gop_cache`.
-    pub gop_cache: bool,
-    /// A GOP of more tags is not kept. SRS: `gop_cache_max_frames`.
-    pub gop_cache_tags_max: u64,
-    /// Most media that a subscription may lag, in ms since its arrival. SRS: `queue_length`.
-    pub queue_ms_max: u64,
-    /// Flush interval in ms; 0 flushes at once, `None` as the shard's load allows. SRS: `mw_latency`.
-    pub mw_latency_ms: Option<u64>,
-    /// Tags below which a flush may wait once more. SRS: `mw_msgs`.
-    pub mw_msgs: u64,
-}
-
 /// A stream's log on one shard, with what late joiners need. See the module's invariants.
 #[derive(Debug)]
 pub struct Replica {
@@ -41,8 +26,8 @@ pub struct Replica {
     log: Log,
     headers: Headers,
     live: bool,
-    /// Where each finished publish ended: the index after its last entry. `ends_told` were dropped.
-    ends: VecDeque<u64>,
+    /// Where each finished publish ended. `ends_dropped` were dropped.
+    ends: VecDeque<End>,
     ends_dropped: usize,
     epoch: Epoch,
     /// Where a late joiner starts, and what it needs there.
@@ -59,6 +44,17 @@ pub struct Snapshot {
     pub from: u64,
     /// Whether the publish has had a keyframe before it.
     pub keyframe_seen: bool,
+    /// Whether subscriptions see times as published.
+    pub absolute: bool,
+}
+
+/// The end of a publish.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    /// The index after its last entry.
+    at: u64,
+    /// Another publisher has taken over: players need not know.
+    silent: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -77,6 +73,7 @@ struct Epoch {
     /// Where those start who were here before the publish: its first keyframe.
     start: Option<Mark>,
     expects_video: bool,
+    absolute: bool,
     /// Time of the newest tag of each kind.
     newest_ms: [Option<i64>; 3],
 }
@@ -94,7 +91,7 @@ impl Replica {
     pub fn new(settings: Settings, pace_ms: u64, number: u64) -> Self {
         Self {
             settings,
-            schedule: Schedule::new(settings.mw_latency_ms.unwrap_or(pace_ms), number),
+            schedule: Schedule::new(settings.interval_ms().unwrap_or(pace_ms), number),
             log: Log::default(),
             headers: Headers::default(),
             live: false,
@@ -109,6 +106,12 @@ impl Replica {
     /// How the stream is kept.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Changes how the stream is kept, its clock at the next publish.
+    pub fn set_settings(&mut self, settings: Settings, pace_ms: u64) {
+        self.settings = settings;
+        self.schedule.set_interval(settings.interval_ms().unwrap_or(pace_ms));
     }
 
     /// The log.
@@ -133,7 +136,7 @@ impl Replica {
 
     /// A publish begins, or is joined late at a snapshot of the home shard's replica.
     pub fn begin(&mut self, snapshot: Snapshot) {
-        let Snapshot { headers, keyframe_seen, .. } = snapshot;
+        let Snapshot { headers, keyframe_seen, absolute, .. } = snapshot;
         self.live = true;
         self.mark = None;
         self.newest_keyframe = None;
@@ -142,6 +145,7 @@ impl Replica {
             expects_video: announces_video(&headers),
             headers: headers.clone(),
             keyframe_seen,
+            absolute,
             ..Epoch::default()
         };
         self.headers = headers;
@@ -150,10 +154,10 @@ impl Replica {
         self.schedule.note_change();
     }
 
-    /// The publish is over; subscriptions take what is left and are told.
-    pub fn end(&mut self) {
+    /// The publish is over; subscriptions take what is left and are told, unless it is `silent`.
+    pub fn end(&mut self, silent: bool) {
         if std::mem::take(&mut self.live) {
-            self.ends.push_back(self.log.head());
+            self.ends.push_back(End { at: self.log.head(), silent });
             self.schedule.note_change();
             self.mark = None;
             self.newest_keyframe = None;
@@ -163,12 +167,16 @@ impl Replica {
     /// Appends a tag; its distance to the last of its kind is set here.
     pub fn push(&mut self, mut entry: Entry) {
         let class = entry.info.class;
+        if class == Class::Metadata {
+            let metadata = codec::read_metadata(&entry.tag.body);
+            self.epoch.expects_video |= metadata.has_video;
+            self.epoch.absolute |= self.settings.atc_auto && metadata.absolute_time;
+        }
         self.set_time(&mut entry);
         self.headers.update(&entry);
         self.epoch.expects_video |= match class {
-            Class::Metadata => codec::read_metadata(&entry.tag.body).has_video,
             Class::Header { .. } | Class::Keyframe | Class::InterFrame => entry.tag.kind == TagKind::Video,
-            Class::Audio | Class::Data => false,
+            Class::Metadata | Class::Audio | Class::Data => false,
         };
         let index = self.log.push(entry);
         self.schedule.note_change();
@@ -186,10 +194,12 @@ impl Replica {
     }
 
     /// Media has its own time. Setups and script data have it only if it lies near the media's: many
-    /// encoders send them with 0 at any time. Before all media they have none.
+    /// encoders send them with 0 at any time. Before all media they have none. Absolute time is as
+    /// published, whatever it is.
     fn set_time(&mut self, entry: &mut Entry) {
         let kind = kind_index(entry.tag.kind);
         let own = match entry.info.class {
+            _ if self.epoch.absolute => Some(entry.time_ms),
             Class::Keyframe | Class::InterFrame | Class::Audio => Some(entry.time_ms),
             Class::Metadata | Class::Header { .. } | Class::Data => {
                 let near = |media: i64| {
@@ -206,7 +216,7 @@ impl Replica {
         let last = self.epoch.newest_ms[kind].unwrap_or(time_ms);
         // A setup must not turn its track's clock back.
         let media = matches!(entry.info.class, Class::Keyframe | Class::InterFrame | Class::Audio);
-        entry.time_ms = if media { time_ms } else { time_ms.max(last) };
+        entry.time_ms = if media || self.epoch.absolute { time_ms } else { time_ms.max(last) };
         entry.delta_ms = truncate(entry.time_ms.wrapping_sub(last));
         self.epoch.newest_ms[kind] = Some(entry.time_ms);
     }
@@ -242,7 +252,7 @@ impl Replica {
         if self.mark.as_ref().is_some_and(|mark| mark.index < self.log.first()) {
             self.mark = None;
         }
-        while self.ends.front().is_some_and(|end| *end < self.log.first()) && self.ends.len() > 1 {
+        while self.ends.front().is_some_and(|end| end.at < self.log.first()) && self.ends.len() > 1 {
             self.ends.pop_front();
             self.ends_dropped += 1;
         }
@@ -257,7 +267,7 @@ impl Replica {
             }
             _ => (&self.headers, self.log.head(), self.epoch.keyframe_seen),
         };
-        Snapshot { headers: headers.clone(), from, keyframe_seen }
+        Snapshot { headers: headers.clone(), from, keyframe_seen, absolute: self.epoch.absolute }
     }
 
     /// A subscription that begins now.
@@ -283,7 +293,7 @@ impl Replica {
         }
         let end = subscription.epoch.checked_sub(self.ends_dropped).map(|at| self.ends.get(at).copied());
         let limit = match end {
-            Some(Some(end)) => end,
+            Some(Some(end)) => end.at,
             Some(None) => self.log.head(),
             // Its end was forgotten: nothing of its publish is left.
             None => subscription.next,
@@ -295,7 +305,8 @@ impl Replica {
             }
             subscription.epoch += 1;
             subscription.state = State::Waiting;
-            return Step::End;
+            subscription.untold = matches!(end, Some(Some(End { silent: true, .. })));
+            return Step::End { silent: subscription.untold };
         }
         let trimmed = subscription.next < self.log.first();
         if subscription.state == State::Playing && !over && (trimmed || self.lags(subscription, now_ms)) {
@@ -346,10 +357,10 @@ impl Replica {
 
     fn try_start<'a>(&'a self, subscription: &mut Subscription, now_ms: u64) -> Step<'a> {
         let Some((next, headers)) = self.start_of(subscription) else { return Step::Wait };
-        let again = subscription.newest_ms >= 0;
+        let again = subscription.newest_ms >= 0 && !subscription.untold;
         subscription.next = next;
         subscription.since_ms = now_ms;
-        subscription.base_ms = self.start_time(next) - subscription.resume_ms();
+        subscription.begin(self.start_time(next), self.epoch.absolute);
         subscription.state = State::Playing;
         Step::Start { headers, again }
     }

@@ -15,13 +15,17 @@ pub struct Subscription {
     /// Ends of publishes that it has been told.
     pub(super) epoch: usize,
     /// Log time that is this subscription's 0.
-    pub(super) base_ms: i64,
+    base_ms: i64,
+    /// Log time that its duration counts from.
+    origin_ms: i64,
     /// The newest time that it was given, own clock; a republish goes on after it.
     pub(super) newest_ms: i64,
     /// When it was put where it started or landed: a GOP that was old already is no lag of its own.
     pub(super) since_ms: u64,
     /// How often it fell behind by more than the queue length.
     pub(super) skips: u32,
+    /// It was not told of the last end: another publisher took over.
+    pub(super) untold: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,12 +59,37 @@ pub enum Step<'a> {
     /// Entries to give now; tell [`Subscription::advance`] how far.
     Entries(Range<u64>),
     /// The publish is over and everything of it has been taken.
-    End,
+    End {
+        /// Another publisher has taken over, and media goes on.
+        silent: bool,
+    },
 }
 
 impl Subscription {
     pub(super) fn new(next: u64) -> Self {
-        Self { state: State::Waiting, next, epoch: 0, base_ms: 0, newest_ms: -1, since_ms: 0, skips: 0 }
+        Self {
+            state: State::Waiting,
+            next,
+            epoch: 0,
+            base_ms: 0,
+            origin_ms: 0,
+            newest_ms: -1,
+            since_ms: 0,
+            skips: 0,
+            untold: false,
+        }
+    }
+
+    /// Media begins at log time `start_ms`: at 0 or where the last publish ended, or, if time is `absolute`,
+    /// at what it is.
+    pub(super) fn begin(&mut self, start_ms: i64, absolute: bool) {
+        if absolute {
+            (self.base_ms, self.origin_ms) = (0, start_ms);
+            self.newest_ms = start_ms - REPUBLISH_GAP_MS;
+        } else {
+            self.base_ms = start_ms - self.resume_ms();
+            self.origin_ms = self.base_ms;
+        }
     }
 
     /// The next entry to take.
@@ -80,6 +109,11 @@ impl Subscription {
 
     pub(super) fn resume_ms(&self) -> i64 {
         if self.newest_ms >= 0 { self.newest_ms + REPUBLISH_GAP_MS } else { 0 }
+    }
+
+    /// Whether an entry lies beyond the first `duration_ms`.
+    pub fn is_beyond(&self, time_ms: i64, duration_ms: u32) -> bool {
+        time_ms != Entry::BEFORE_MEDIA && time_ms - self.origin_ms >= i64::from(duration_ms)
     }
 
     /// How often it was moved to a newer keyframe.

@@ -57,12 +57,19 @@ pub(super) fn inspect_audio(packet_type: u8, rest: &[u8]) -> TagInfo {
     TagInfo { class, codec: head.fourcc.map(Codec::FourCc) }
 }
 
+/// The FourCC and data of a SequenceStart without multitrack.
+pub(super) fn sequence_start(first: u8, rest: &[u8]) -> Option<([u8; 4], &[u8])> {
+    let (packet_type, rest) = skip_mod_ex(first & 0x0F, rest)?;
+    let (fourcc, data) = rest.split_first_chunk::<4>()?;
+    (packet_type == packet_type::SEQUENCE_START).then_some((*fourcc, data))
+}
+
 fn slot(head: &Head) -> Class {
     Class::Header { slot: u16::from(head.packet_type) << 8 | u16::from(head.track) }
 }
 
-/// Follows ModEx and multitrack headers to the packet type that counts; `None` if the body ends.
-fn read_head(mut packet_type: u8, mut rest: &[u8], multitrack: u8) -> Option<Head> {
+/// Follows ModEx headers to the packet type behind them; `None` if the body ends.
+fn skip_mod_ex(mut packet_type: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
     while packet_type == packet_type::MOD_EX {
         let (&size, after) = rest.split_first()?;
         (packet_type, rest) = match size {
@@ -74,6 +81,12 @@ fn read_head(mut packet_type: u8, mut rest: &[u8], multitrack: u8) -> Option<Hea
             size => mod_ex(after.get(usize::from(size) + 1..)?)?,
         };
     }
+    Some((packet_type, rest))
+}
+
+/// Follows ModEx and multitrack headers to the packet type that counts; `None` if the body ends.
+fn read_head(packet_type: u8, rest: &[u8], multitrack: u8) -> Option<Head> {
+    let (packet_type, rest) = skip_mod_ex(packet_type, rest)?;
     if packet_type != multitrack {
         return Some(Head { packet_type, fourcc: rest.first_chunk().copied(), track: 0 });
     }

@@ -4,6 +4,9 @@
 //! changed, and what is not understood is forwarded as it is.
 
 mod enhanced;
+mod sequence;
+
+pub use sequence::{Picture, SequenceError, read_sequence_header};
 
 use super::{
     amf::{Value, amf0},
@@ -125,7 +128,7 @@ fn inspect_audio(body: &[u8]) -> TagInfo {
     TagInfo { class, codec: Some(Codec::Legacy(name)) }
 }
 
-/// What `onMetaData` says about the picture.
+/// What `onMetaData` says.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Metadata {
     /// Pixels; 0 if not said.
@@ -134,21 +137,31 @@ pub struct Metadata {
     pub height: u32,
     /// Whether it announces a video track.
     pub has_video: bool,
+    /// What video and audio together are said to have, in kbit/s; 0 if not said.
+    pub kbps: u32,
+    /// Whether `bravo_atc` is "true": times are absolute.
+    pub absolute_time: bool,
 }
 
 /// Reads the body of an `onMetaData` tag; what cannot be read counts as not said.
 pub fn read_metadata(body: &[u8]) -> Metadata {
     let properties = amf0::decode_one(body).and_then(|(_, rest)| amf0::decode_one(rest)).map(|(value, _)| value);
     let Ok(properties) = properties else { return Metadata::default() };
-    let pixels = |key| {
+    let number = |key| {
         let number = properties.property(key).and_then(Value::as_number).unwrap_or(0.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]
-        let pixels = number as u32;
-        pixels
+        let number = number as u32;
+        number
     };
     let codec = properties.property("videocodecid");
     let has_video = codec.is_some_and(|codec| codec.as_number() != Some(0.0) && *codec != Value::Null);
-    Metadata { width: pixels("width"), height: pixels("height"), has_video }
+    Metadata {
+        width: number("width"),
+        height: number("height"),
+        has_video,
+        kbps: number("videodatarate").saturating_add(number("audiodatarate")),
+        absolute_time: properties.property("bravo_atc").and_then(Value::as_str) == Some("true"),
+    }
 }
 
 #[cfg(test)]
@@ -184,7 +197,8 @@ mod tests {
             ("videocodecid".into(), Value::Number(7.0)),
         ]);
         let body = amf0::encode_all(&[Value::string("onMetaData"), object]);
-        assert_eq!(read_metadata(&body), Metadata { width: 1280, height: 720, has_video: true });
+        let expected = Metadata { width: 1280, height: 720, has_video: true, ..Metadata::default() };
+        assert_eq!(read_metadata(&body), expected);
         assert_eq!(read_metadata(&body[..20]), Metadata::default());
     }
 

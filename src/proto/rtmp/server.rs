@@ -56,6 +56,8 @@ pub struct Connect {
     pub object_encoding: f64,
     /// Whether the peer sent any field of Enhanced RTMP.
     pub enhanced: bool,
+    /// Whether the peer understands a request to connect anew (E-RTMP v2, capsEx Reconnect).
+    pub reconnects: bool,
 }
 
 /// What the peer wants.
@@ -323,6 +325,7 @@ impl ServerSession {
             page_url: text("pageUrl"),
             object_encoding: object.property("objectEncoding").and_then(Value::as_number).unwrap_or(0.0),
             enhanced: enhanced.iter().any(|key| object.property(key).is_some()),
+            reconnects: object.property("capsEx").and_then(Value::as_number).is_some_and(|caps| message_stream_id(caps) & 1 != 0),
         }));
         Ok(Event::Connect)
     }

@@ -42,6 +42,8 @@ pub(in crate::serve) enum Progress {
     Skipped,
     /// Was told the end of a publish.
     Ended,
+    /// Another publisher has taken over.
+    Replaced,
     /// The duration that `play` asked for is over; the NetStream plays no more.
     Finished,
     /// Nothing to do now.
@@ -190,7 +192,8 @@ impl Play {
                 self.put_headers(headers, chunk_size, out);
                 Progress::Skipped
             }
-            Step::End => {
+            Step::End { silent: true } => Progress::Replaced,
+            Step::End { silent: false } => {
                 session.notify_unpublish(self.msid);
                 Sink::copy(out, &session.take_output());
                 Progress::Ended
@@ -215,7 +218,7 @@ impl Play {
         let mut newest_ms = i64::MIN;
         for entry in replica.log().range(range.clone()) {
             let timestamp = self.subscription.time_of(entry.time_ms);
-            if self.duration_ms.is_some_and(|duration_ms| timestamp >= duration_ms) {
+            if self.duration_ms.is_some_and(|duration_ms| self.subscription.is_beyond(entry.time_ms, duration_ms)) {
                 session.notify_play_end(self.msid);
                 Sink::copy(out, &session.take_output());
                 return Progress::Finished;
@@ -239,9 +242,10 @@ impl Play {
 
 /// As much of `range` as one send takes; at least one entry.
 fn fitting(replica: &Replica, range: Range<u64>) -> Range<u64> {
+    let entries_max = if replica.settings().is_one_by_one() { 1 } else { SEND_ENTRIES_MAX };
     let mut bytes = 0;
     let mut end = range.start;
-    for entry in replica.log().range(range.start..range.end.min(range.start + SEND_ENTRIES_MAX)) {
+    for entry in replica.log().range(range.start..range.end.min(range.start + entries_max)) {
         bytes += entry.tag.body.len();
         if bytes > SEND_BYTES_MAX && end > range.start {
             break;

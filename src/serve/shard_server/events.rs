@@ -1,11 +1,11 @@
 //! What peers want, and what comes of it.
 
 use super::{
-    CloseReason, Outcome, Publisher, ShardMessage, ShardServer, member, peer::Connection, place, session_settings,
-    stream_settings,
+    CloseReason, Outcome, Publisher, ShardMessage, ShardServer, flush::Turn, member, peer::Connection, place,
+    session_settings, stream_settings,
 };
 use crate::{
-    config::Vhost,
+    config::{Takeover, Vhost},
     net,
     proto::{
         flv::Tag,
@@ -29,14 +29,23 @@ const REPLY_BYTES_MAX: usize = 256 << 10;
 impl ShardServer {
     /// Feeds received bytes to a connection and does what its peer wants.
     pub(in crate::serve) fn receive(&mut self, id: usize, bytes: &[u8]) -> Outcome {
+        self.stats.bytes_received.add(bytes.len() as u64);
+        self.work_on(id, |server, connection| server.receive_wire(id, connection, bytes))
+    }
+
+    /// Goes on with a publish's connection: bytes that were read before, out of their wrapping.
+    pub(in crate::serve) fn receive_unread(&mut self, id: usize, bytes: &[u8]) -> Outcome {
+        self.work_on(id, |server, connection| server.receive_plain(id, connection, bytes))
+    }
+
+    fn work_on(&mut self, id: usize, work: impl FnOnce(&mut Self, &mut Connection) -> Outcome) -> Outcome {
         let Some(mut connection) = self.connections.get_mut(id).and_then(Option::take) else {
             return Outcome::Close(CloseReason::PeerClosed);
         };
-        self.stats.bytes_received.add(bytes.len() as u64);
-        let outcome = self.receive_for(id, &mut connection, bytes);
+        let outcome = work(self, &mut connection);
         let replies_unread = connection.session.output_len() > REPLY_BYTES_MAX;
         self.put_back(id, connection);
-        self.flush_connection(id, false);
+        self.flush_connection(id, Turn::Own);
         self.flush_changed();
         self.pump();
         if replies_unread { Outcome::Close(CloseReason::RepliesUnread) } else { outcome }
@@ -48,7 +57,8 @@ impl ShardServer {
         }
     }
 
-    pub(super) fn receive_for(&mut self, id: usize, connection: &mut Connection, bytes: &[u8]) -> Outcome {
+    /// What stands on the wire: a proxy's header, then TLS or RTMP.
+    fn receive_wire(&mut self, id: usize, connection: &mut Connection, bytes: &[u8]) -> Outcome {
         let header;
         let mut input = bytes;
         if let Some(mut waiting) = connection.proxy.take() {
@@ -66,6 +76,14 @@ impl ShardServer {
                 Err(error) => return Outcome::Close(error.into()),
             }
         }
+        match connection.tls.as_mut().map(|tls| tls.receive(input)) {
+            None => self.receive_plain(id, connection, input),
+            Some(Ok(plain)) => self.receive_plain(id, connection, &plain),
+            Some(Err(error)) => Outcome::Close(error.into()),
+        }
+    }
+
+    fn receive_plain(&mut self, id: usize, connection: &mut Connection, mut input: &[u8]) -> Outcome {
         let mut next = Outcome::Continue;
         loop {
             let outcome = match connection.session.next_event(&mut input) {
@@ -99,11 +117,11 @@ impl ShardServer {
                 tracing::debug!(peer = %connection.named(), complex, echo_matches = outcome.echo_matches, "handshake");
             }
             Event::Connect => {
-                if let Some(vhost) = connection.session.connect().and_then(|connect| {
+                if let Some(settings) = connection.session.connect().and_then(|connect| {
                     let address = StreamAddress::resolve(&connect.tc_url, &connect.app, "-").ok()?;
-                    self.shared.config.vhost(&address.vhost)
+                    self.shared.config().vhost(&address.vhost).map(session_settings)
                 }) {
-                    connection.session.set_settings(session_settings(vhost));
+                    connection.session.set_settings(settings);
                 }
                 connection.session.accept_connect();
             }
@@ -122,21 +140,18 @@ impl ShardServer {
                 }
             }
             Event::Media { msid, kind, timestamp, body } => {
-                self.media(id, connection, msid, Tag { kind, timestamp, body });
+                return self.media(id, connection, msid, Tag { kind, timestamp, body });
             }
         }
         Outcome::Continue
     }
 
     /// Finds out which stream a name means, and whether its vhost answers.
-    pub(super) fn resolve(&self, connection: &Connection, stream: &str) -> Result<(String, &Vhost), String> {
+    pub(super) fn resolve(&self, connection: &Connection, stream: &str) -> Result<(String, Vhost), String> {
         let (tc_url, app) = connection.session.connect().map_or(("", ""), |connect| (&connect.tc_url, &connect.app));
         let address = StreamAddress::resolve(tc_url, app, stream).map_err(|error: UrlError| error.to_string())?;
-        let vhost = self
-            .shared
-            .config
-            .vhost(&address.vhost)
-            .ok_or_else(|| format!("vhost {} is not configured", address.vhost))?;
+        let config = self.shared.config();
+        let vhost = config.vhost(&address.vhost).cloned().ok_or_else(|| format!("vhost {} is not configured", address.vhost))?;
         if !vhost.enabled {
             return Err(format!("vhost {} is off", vhost.name));
         }
@@ -153,10 +168,12 @@ impl ShardServer {
         stream: &str,
         may_retry: bool,
     ) -> Outcome {
-        let (key, settings, nodelay) = match self.resolve(connection, stream) {
-            Ok((key, vhost)) => (key, stream_settings(vhost), vhost.tcp_nodelay),
+        let (key, vhost) = match self.resolve(connection, stream) {
+            Ok(resolved) => resolved,
             Err(error) => return refuse_publish(connection, msid, error),
         };
+        let (settings, nodelay) = (stream_settings(&vhost), vhost.tcp_nodelay);
+        let replace = vhost.publish.takeover == Takeover::Replace;
         if connection.publishes.iter().any(|publish| publish.msid == msid)
             || connection.plays.iter().any(|play| play.msid == msid)
         {
@@ -165,9 +182,16 @@ impl ShardServer {
         let home = self.relay.home_of(&key);
         let publisher = self.publisher(id, connection, msid);
         if home == self.relay.me() {
+            if replace {
+                self.oust(&key, Some((id, connection)));
+            }
             return match self.relay.publish(&key, settings, publisher) {
                 Ok(stream) => {
-                    self.begin_publish(connection, msid, Target::Home(stream), key);
+                    let target = Target::Home(stream);
+                    connection.session.accept_publish(msid);
+                    let now_ms = self.shared.now_ms();
+                    connection.publishes.push(Publish::new(msid, target, key, now_ms, vhost.publish));
+                    self.stats.publishers.add(1);
                     self.changed.push(stream);
                     Outcome::SetNodelay(nodelay)
                 }
@@ -182,8 +206,8 @@ impl ShardServer {
         }
         // The connection is needed here too: its tags go home one by one.
         let target = Target::Remote { shard: home, stream: None };
-        connection.publishes.push(Publish::new(msid, target, key.clone(), self.shared.now_ms()));
-        self.relay.send(home, ShardMessage::Publish { key, settings, publisher });
+        connection.publishes.push(Publish::new(msid, target, key.clone(), self.shared.now_ms(), vhost.publish));
+        self.relay.send(home, ShardMessage::Publish { key, settings, publisher, replace });
         Outcome::Continue
     }
 
@@ -203,7 +227,7 @@ impl ShardServer {
         };
         let outcome = self.publish(id, &mut connection, msid, stream, may_retry);
         self.put_back(id, connection);
-        self.flush_connection(id, false);
+        self.flush_connection(id, Turn::Own);
         self.flush_changed();
         self.pump();
         outcome
@@ -211,12 +235,6 @@ impl ShardServer {
 
     pub(super) fn publisher(&self, id: usize, connection: &Connection, msid: u32) -> Publisher {
         Publisher { shard: self.relay.me(), connection: connection.token(id), msid }
-    }
-
-    pub(super) fn begin_publish(&mut self, connection: &mut Connection, msid: u32, target: Target, key: String) {
-        connection.session.accept_publish(msid);
-        connection.publishes.push(Publish::new(msid, target, key, self.shared.now_ms()));
-        self.stats.publishers.add(1);
     }
 
     pub(super) fn play(
@@ -228,7 +246,7 @@ impl ShardServer {
         duration_ms: Option<u32>,
     ) -> Outcome {
         let (key, settings, nodelay, chunk_size) = match self.resolve(connection, stream) {
-            Ok((key, vhost)) => (key, stream_settings(vhost), vhost.tcp_nodelay, vhost.chunk_size),
+            Ok((key, vhost)) => (key, stream_settings(&vhost), vhost.tcp_nodelay, vhost.chunk_size),
             Err(error) => {
                 let code = if error == UrlError::EmptyStream.to_string() {
                     "NetStream.Play.StreamNotFound"
@@ -299,11 +317,19 @@ impl ShardServer {
         tracing::info!(stream = %key, peer = %connection.named(), seconds, bytes, tags, "unpublish");
     }
 
-    pub(super) fn media(&mut self, id: usize, connection: &mut Connection, msid: u32, tag: Tag) {
+    pub(super) fn media(&mut self, id: usize, connection: &mut Connection, msid: u32, tag: Tag) -> Outcome {
         let publisher = self.publisher(id, connection, msid);
-        let Some(publish) = connection.publishes.iter_mut().find(|publish| publish.msid == msid) else { return };
+        let Some(publish) = connection.publishes.iter_mut().find(|publish| publish.msid == msid) else {
+            return Outcome::Continue;
+        };
         self.stats.tags_received.add(1);
-        let report = publish.summary.count(&tag);
+        let report = match publish.count(&tag, self.shared.now_ms()) {
+            Ok(report) => report,
+            Err(error) => {
+                connection.session.reject_publish(msid, &error.to_string());
+                return Outcome::Close(error.into());
+            }
+        };
         match publish.target {
             Target::Home(stream) => {
                 self.relay.ingest(stream, tag, self.shared.now_ms());
@@ -317,6 +343,7 @@ impl ShardServer {
         if report && let Some(publish) = connection.publishes.iter().find(|publish| publish.msid == msid) {
             log_publish(connection, &publish.summary);
         }
+        Outcome::Continue
     }
 
     pub(super) fn note_change(&mut self, stream: StreamId) {
@@ -353,7 +380,7 @@ impl ShardServer {
             (_, None) => {}
         }
         self.put_back(id, connection);
-        self.flush_connection(id, false);
+        self.flush_connection(id, Turn::Own);
     }
 }
 

@@ -9,10 +9,13 @@ use crate::{
     },
     shard::relay::StreamId,
     stream::Schedule,
+    tls,
 };
 use smallvec::SmallVec;
 use std::{
+    io::IoSlice,
     panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
     task::{Context, Poll},
     time::Instant,
 };
@@ -21,8 +24,19 @@ use std::{
 const IMAGE_MEMBERS_MIN: usize = 4;
 /// Who has sent so much at once may have more.
 const RESTLESS_BYTES: usize = 32 << 10;
+/// The same where reads are merged: the receive buffer was full.
+const RESTLESS_MERGED_BYTES: usize = crate::serve::connection::SCRATCH_BYTES;
 /// Members between two looks at the clock.
 const LOOK_EVERY: usize = 32;
+
+/// Why a connection is flushed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Turn {
+    /// Its group is due; enough others are to `share` an image.
+    Due { share: bool },
+    /// It has something to say, or may have more.
+    Own,
+}
 
 impl ShardServer {
     /// Flushes streams at 0 ms, whose tags go out as they come; others wake the loop if they are due
@@ -54,7 +68,7 @@ impl ShardServer {
     pub(super) fn flush_stream(&mut self, id: StreamId, now_ms: u64, until: Instant) -> bool {
         let Some(stream) = self.relay.stream_mut(id) else { return true };
         let head = stream.replica.log().head();
-        let msgs = stream.replica.settings().mw_msgs;
+        let (msgs, one_by_one) = (stream.replica.settings().msgs_min(), stream.replica.settings().is_one_by_one());
         if !stream.replica.schedule.begin_flush(now_ms, head, msgs) {
             return true;
         }
@@ -63,10 +77,13 @@ impl ShardServer {
             let Some(stream) = self.relay.stream_mut(id) else { break true };
             let Some((member, members)) = stream.replica.schedule.next_member() else { break true };
             let connection = place(member);
-            self.flush_guarded(connection, members >= IMAGE_MEMBERS_MIN);
+            self.flush_guarded(connection, Turn::Due { share: members >= IMAGE_MEMBERS_MIN });
             let holds = self.holds_from(connection, id, msid_of(member));
             let Some(stream) = self.relay.stream_mut(id) else { break true };
             stream.replica.schedule.flushed(member, holds);
+            if one_by_one && holds.is_some_and(|at| at < head) {
+                stream.replica.schedule.note_change();
+            }
             flushed += 1;
             if flushed % LOOK_EVERY == 0 && Instant::now() >= until {
                 break false;
@@ -88,9 +105,9 @@ impl ShardServer {
         Some(if play.paused { u64::MAX } else { replica.holds_from(&play.subscription) })
     }
 
-    pub(super) fn flush_guarded(&mut self, id: usize, share: bool) {
+    pub(super) fn flush_guarded(&mut self, id: usize, turn: Turn) {
         let descriptor = self.with(id, |connection| connection.descriptor);
-        let flushed = catch_unwind(AssertUnwindSafe(|| self.flush_connection(id, share)));
+        let flushed = catch_unwind(AssertUnwindSafe(|| self.flush_connection(id, turn)));
         if let (Err(_), Some(descriptor)) = (flushed, descriptor) {
             // The connection is lost; its task sees its socket shut and cleans up.
             net::shutdown(descriptor);
@@ -98,7 +115,7 @@ impl ShardServer {
     }
 
     /// Sends what a connection has to say and its players have to get, unless a send is in flight.
-    pub(super) fn flush_connection(&mut self, id: usize, share: bool) {
+    pub(super) fn flush_connection(&mut self, id: usize, turn: Turn) {
         let Some(place) = self.connections.get_mut(id) else { return };
         if let Some(connection) = place.as_mut().filter(|connection| connection.sending || connection.closing.is_some())
         {
@@ -106,26 +123,32 @@ impl ShardServer {
             return;
         }
         let Some(mut connection) = place.take() else { return };
-        let buf = self.gather(id, &mut connection, share);
+        let mut buf = self.gather(id, &mut connection, turn);
+        if let Some(tls) = &mut connection.tls {
+            buf = Some(wrap(tls, buf));
+        }
         if let Some(buf) = buf.filter(|buf| !buf.is_empty()) {
             connection.sending = true;
             connection.send_started_ms = self.shared.now_ms();
             self.stats.sends.add(1);
             self.ring.push(connection.token(id), connection.descriptor, buf);
+        } else if let Some(reason) = connection.leaving.take() {
+            connection.close(reason);
         }
         self.put_back(id, connection);
     }
 
-    pub(super) fn gather(&mut self, id: usize, connection: &mut Connection, share: bool) -> Option<SendBuf> {
+    pub(super) fn gather(&mut self, id: usize, connection: &mut Connection, turn: Turn) -> Option<SendBuf> {
         let now_ms = self.shared.now_ms();
         let own = connection.session.take_output();
-        if let ([play], true, true) = (&mut connection.plays[..], share, own.is_empty()) {
+        if let ([play], Turn::Due { share: true }, true) = (&mut connection.plays[..], turn, own.is_empty()) {
             let replica = &self.relay.stream(play.stream)?.replica;
             let image = play.take_image(replica, connection.session.chunk_size(), &mut self.images, now_ms);
             if let Some((bytes, tags)) = image {
                 self.stats.tags_sent.add(tags);
                 // The end of a publish, or more than fits, follows when this is sent.
-                connection.flush_again = play.subscription.next() < replica.log().head() || !replica.is_live();
+                let more = play.subscription.next() < replica.log().head() && !replica.settings().is_one_by_one();
+                connection.flush_again = more || !replica.is_live();
                 return Some(SendBuf::Shared(bytes));
             }
         }
@@ -133,10 +156,18 @@ impl ShardServer {
         let mut finished: SmallVec<[u32; 1]> = SmallVec::new();
         for play in &mut connection.plays {
             let Some(stream) = self.relay.stream(play.stream) else { continue };
-            loop {
+            let one_by_one = stream.replica.settings().is_one_by_one();
+            // One tag each time that it is due, and none in between.
+            while !one_by_one || turn != Turn::Own {
                 match play.step(&stream.replica, &mut connection.session, &mut out, now_ms) {
-                    Progress::Took(tags) => self.stats.tags_sent.add(tags),
-                    Progress::Started | Progress::Ended => {}
+                    Progress::Took(tags) => {
+                        self.stats.tags_sent.add(tags);
+                        if one_by_one {
+                            break;
+                        }
+                    }
+                    Progress::Ended if self.shared.is_draining() => connection.leaving = Some(CloseReason::Drained),
+                    Progress::Started | Progress::Ended | Progress::Replaced => {}
                     Progress::Skipped => self.stats.skips.add(1),
                     Progress::Finished => {
                         finished.push(play.msid);
@@ -191,9 +222,9 @@ impl ShardServer {
         if !whole {
             // The socket was shut, by us or the peer; the task's read sees it and closes.
             connection.close(CloseReason::PeerClosed);
-        } else if connection.flush_again || connection.session.output_len() > 0 {
+        } else if connection.flush_again || connection.has_words() || connection.leaving.is_some() {
             connection.flush_again = false;
-            self.flush_guarded(id, false);
+            self.flush_guarded(id, Turn::Own);
         }
         if let Some(connection) = self.connections.get_mut(id).and_then(Option::as_deref_mut)
             && let Some(waker) = connection.drained.take_if(|_| !connection.sending)
@@ -205,13 +236,14 @@ impl ShardServer {
     /// How long a connection that has just read `bytes` may rest before it reads again, in ms.
     pub(in crate::serve) fn read_pause_ms(&self, id: usize, bytes: usize) -> u64 {
         let connection = self.connections.get(id).and_then(Option::as_deref);
-        let Some(connection) = connection.filter(|_| bytes < RESTLESS_BYTES) else { return 0 };
-        if !connection.plays.is_empty() {
+        let Some(connection) = connection.filter(|connection| connection.plays.is_empty()) else { return 0 };
+        let merged = connection.publishes.iter().any(|publish| publish.settings.mr_latency_ms.is_some());
+        if bytes >= if merged { RESTLESS_MERGED_BYTES } else { RESTLESS_BYTES } {
             return 0;
         }
         let pause_ms = |publish: &Publish| match publish.target {
             Target::Home(stream) => self.relay.read_pause_ms(stream),
-            Target::Remote { .. } => 0,
+            Target::Remote { .. } => publish.settings.mr_latency_ms.map_or(0, u64::from),
         };
         connection.publishes.iter().map(pause_ms).min().unwrap_or(0)
     }
@@ -227,4 +259,14 @@ impl ShardServer {
         connection.drained = Some(cx.waker().clone());
         Poll::Pending
     }
+}
+
+/// Puts what is to be sent into TLS, behind what TLS itself has to say.
+fn wrap(tls: &mut tls::Session, buf: Option<SendBuf>) -> SendBuf {
+    let wire = match &buf {
+        None => tls.take_output(),
+        Some(SendBuf::Shared(bytes)) => tls.wrap(&[IoSlice::new(bytes)]),
+        Some(SendBuf::Gather(gather)) => tls.wrap(&gather.pieces().map(IoSlice::new).collect::<Vec<_>>()),
+    };
+    SendBuf::Shared(Rc::new(wire))
 }

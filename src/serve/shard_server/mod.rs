@@ -6,6 +6,7 @@
 //! * A descriptor is not closed before everything queued on it has been handed to the kernel: its
 //!   number may be another connection's next.
 
+mod control;
 mod events;
 mod flush;
 mod load;
@@ -15,7 +16,7 @@ pub(super) use peer::CloseReason;
 
 use super::{Shared, rtmp::player::Image};
 use crate::{
-    config::Vhost,
+    config::{self, Vhost},
     net::{self, Ended, Notifier, SendRing},
     proto::{
         flv::Tag,
@@ -26,7 +27,7 @@ use crate::{
         relay::{self, Message, Relay, StreamId},
     },
     stats::ShardStats,
-    stream,
+    stream, tls,
 };
 use load::Load;
 use peer::Connection;
@@ -42,6 +43,8 @@ use std::{
 
 /// How often connections are looked over.
 const HOUSEKEEPING_MS: u64 = 1000;
+/// The same if a deadline is nearer.
+const HOUSEKEEPING_MS_MIN: u64 = 50;
 /// How long flushes may keep other work of the shard waiting, such as a realtime stream's tags.
 const TURN_MAX: Duration = Duration::from_millis(2);
 
@@ -51,13 +54,15 @@ pub(crate) enum ShardMessage {
     /// A publisher comes home.
     Adopt(Box<Moved>),
     /// A publisher that cannot move wants to publish.
-    Publish { key: String, settings: stream::Settings, publisher: Publisher },
+    Publish { key: String, settings: stream::Settings, publisher: Publisher, replace: bool },
     /// The home's answer.
     Published { home: usize, connection: u64, msid: u32, stream: Option<StreamId> },
     /// A tag of such a publisher.
     Tag { stream: StreamId, publisher: Publisher, tag: Tag },
     /// Its end.
     Unpublish { stream: StreamId, publisher: Publisher },
+    /// To the shard of a publisher: it has to go.
+    Dismiss { publisher: Publisher, reason: CloseReason },
 }
 
 /// Who publishes a stream.
@@ -85,6 +90,7 @@ pub(crate) struct Moved {
 #[derive(Debug)]
 pub(crate) struct MovedState {
     session: ServerSession,
+    tls: Option<Box<tls::Session>>,
     real_peer: Option<SocketAddr>,
 }
 
@@ -165,7 +171,7 @@ impl ShardServer {
 
     /// Counts a new connection in, unless there are too many.
     pub(super) fn admit(&self) -> bool {
-        let max = self.shared.config.max_connections as usize;
+        let max = self.shared.config().max_connections as usize;
         if self.shared.connections.fetch_add(1, Ordering::Relaxed) < max {
             self.stats.accepted.add(1);
             return true;
@@ -176,19 +182,32 @@ impl ShardServer {
         false
     }
 
+    /// A TLS session for a new connection; `None` if RTMPS is off.
+    pub(super) fn tls_session(&self) -> Option<tls::Session> {
+        let session = self.shared.config().rtmps.tls.as_ref()?.accept();
+        session.inspect_err(|error| tracing::error!(%error, "TLS")).ok()
+    }
+
     pub(super) fn accept_paused(&self, error: &io::Error) {
         self.stats.accept_pauses.add(1);
         tracing::warn!(%error, "accept pauses; running streams go on");
     }
 
     /// Takes a fresh connection in; returns its place.
-    pub(super) fn insert(&mut self, descriptor: RawFd, peer: SocketAddr, proxy: bool) -> usize {
-        let settings = self.shared.config.vhosts.first().map(session_settings).unwrap_or_default();
+    pub(super) fn insert(
+        &mut self,
+        descriptor: RawFd,
+        peer: SocketAddr,
+        proxy: bool,
+        tls: Option<tls::Session>,
+    ) -> usize {
+        let settings = self.shared.config().vhosts.first().map(session_settings).unwrap_or_default();
         let session = ServerSession::new(settings, fastrand::u64(..));
         let id = self.insert_session(descriptor, peer, session);
-        if proxy {
-            self.with(id, |connection| connection.proxy = Some(Vec::new()));
-        }
+        self.with(id, |connection| {
+            connection.proxy = proxy.then(Vec::new);
+            connection.tls = tls.map(Box::new);
+        });
         id
     }
 
@@ -198,6 +217,7 @@ impl ShardServer {
         self.with(id, |connection| {
             connection.handshaken = true;
             connection.real_peer = state.real_peer;
+            connection.tls = state.tls;
         });
         id
     }
@@ -210,6 +230,7 @@ impl ShardServer {
             peer,
             real_peer: None,
             session,
+            tls: None,
             proxy: None,
             plays: SmallVec::new(),
             publishes: SmallVec::new(),
@@ -219,6 +240,7 @@ impl ShardServer {
             send_started_ms: 0,
             heard_ms: self.shared.now_ms(),
             closing: None,
+            leaving: None,
             drained: None,
         })))
     }
@@ -265,8 +287,8 @@ impl ShardServer {
         }
         self.step_load(now_ms);
         if now_ms >= self.housekeeping_ms {
-            self.housekeeping_ms = now_ms + HOUSEKEEPING_MS;
-            self.look_over_connections(now_ms);
+            self.housekeeping_ms = self.look_over_connections(now_ms);
+            self.kick_unseen(now_ms);
         }
         self.pump();
         arrived
@@ -275,7 +297,10 @@ impl ShardServer {
     fn receive_message(&mut self, message: ShardMessage, changed: &mut Vec<StreamId>, arrived: &mut Vec<Moved>) {
         match message {
             ShardMessage::Adopt(moved) => arrived.push(*moved),
-            ShardMessage::Publish { key, settings, publisher } => {
+            ShardMessage::Publish { key, settings, publisher, replace } => {
+                if replace {
+                    self.oust(&key, None);
+                }
                 let stream = self.relay.publish(&key, settings, publisher).ok();
                 let Publisher { shard, connection, msid } = publisher;
                 let home = self.relay.me();
@@ -298,6 +323,7 @@ impl ShardServer {
                     self.relay.unpublish(stream);
                 }
             }
+            ShardMessage::Dismiss { publisher, reason } => self.dismiss(publisher, reason),
         }
     }
 
@@ -313,7 +339,7 @@ impl ShardServer {
             self.end_publish(id, &connection, publish);
         }
         self.put_back(id, connection);
-        self.flush_connection(id, false);
+        self.flush_connection(id, flush::Turn::Own);
         self.flush_changed();
         self.pump();
     }
@@ -366,7 +392,7 @@ impl ShardServer {
     pub(super) fn take_for_move(&mut self, id: usize) -> Option<MovedState> {
         self.pump();
         let connection = self.connections.try_remove(id).flatten().filter(|connection| !connection.sending)?;
-        Some(MovedState { session: connection.session, real_peer: connection.real_peer })
+        Some(MovedState { session: connection.session, tls: connection.tls, real_peer: connection.real_peer })
     }
 
     /// Sends a connection to its stream's home.
@@ -380,15 +406,18 @@ impl ShardServer {
         self.stats.closed.add(1);
     }
 
-    /// Closes connections that are late with something.
-    fn look_over_connections(&mut self, now_ms: u64) {
+    /// Closes connections that are late with something; returns when to look again.
+    fn look_over_connections(&mut self, now_ms: u64) -> u64 {
+        let mut next_ms = now_ms + HOUSEKEEPING_MS;
         for (_, connection) in &mut self.connections {
-            if let Some(connection) = connection.as_deref_mut()
-                && let Some(reason) = connection.lateness(now_ms)
-            {
-                connection.close(reason);
+            let Some(connection) = connection.as_deref_mut() else { continue };
+            match connection.deadline() {
+                Some((deadline_ms, reason)) if deadline_ms <= now_ms => connection.close(reason),
+                Some((deadline_ms, _)) => next_ms = next_ms.min(deadline_ms),
+                None => {}
             }
         }
+        next_ms.max(now_ms + HOUSEKEEPING_MS_MIN)
     }
 
     /// Closes everything, for the process's end.
@@ -403,16 +432,29 @@ impl ShardServer {
 }
 
 fn session_settings(vhost: &Vhost) -> server::Settings {
-    server::Settings { chunk_size: vhost.chunk_size, ..Default::default() }
+    let Vhost { chunk_size, in_ack_size, out_ack_size, .. } = *vhost;
+    server::Settings { chunk_size, out_ack_size, in_ack_size }
 }
 
 fn stream_settings(vhost: &Vhost) -> stream::Settings {
+    let (play, publish) = (&vhost.play, &vhost.publish);
     stream::Settings {
-        gop_cache: vhost.play.gop_cache,
-        gop_cache_tags_max: u64::from(vhost.play.gop_cache_max_frames),
-        queue_ms_max: u64::from(vhost.play.queue_length_s) * 1000,
-        mw_latency_ms: vhost.play.mw_latency_ms.map(u64::from),
-        mw_msgs: u64::from(vhost.play.mw_msgs),
+        gop_cache: play.gop_cache,
+        gop_cache_tags_max: u64::from(play.gop_cache_max_frames),
+        queue_ms_max: u64::from(play.queue_length_s) * 1000,
+        mw_latency_ms: play.mw_latency_ms.map(u64::from),
+        mw_msgs: u64::from(play.mw_msgs),
+        send_min_interval_ms: u64::from(play.send_min_interval_ms),
+        time_jitter: match play.time_jitter {
+            config::TimeJitter::Full => stream::TimeJitter::Full,
+            config::TimeJitter::Zero => stream::TimeJitter::Zero,
+            config::TimeJitter::Off => stream::TimeJitter::Off,
+        },
+        atc_auto: play.atc_auto,
+        mix_correct: play.mix_correct,
+        reduce_sequence_header: play.reduce_sequence_header,
+        mr_latency_ms: publish.mr_latency_ms.map(u64::from),
+        kickoff_ms: u64::from(publish.kickoff_for_idle_s) * 1000,
     }
 }
 

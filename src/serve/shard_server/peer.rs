@@ -3,16 +3,19 @@
 use super::Outcome;
 use crate::{
     net,
-    proto::rtmp::{RtmpError, proxy, server::ServerSession},
+    proto::{
+        codec::SequenceError,
+        rtmp::{RtmpError, proxy, server::ServerSession},
+    },
     serve::rtmp::{player::Play, publisher::Publish},
+    tls,
 };
 use smallvec::SmallVec;
 use std::{io, net::SocketAddr, os::fd::RawFd, task::Waker};
 
-/// A handshake that is not done by then is a half-open one.
+/// A handshake, TLS's included, that is not done by then is a half-open one.
 const HANDSHAKE_MS_MAX: u64 = 10_000;
-/// I/O timeout: a connection that neither publishes nor plays, a publisher without a whole message, a
-/// send that does not end.
+/// I/O timeout: a connection that neither publishes nor plays, a send that does not end.
 const IO_MS_MAX: u64 = 30_000;
 
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     pub(super) real_peer: Option<SocketAddr>,
     pub(super) session: ServerSession,
+    /// What the session's bytes are wrapped in.
+    pub(super) tls: Option<Box<tls::Session>>,
     /// A proxy header is still to come; what there is of it.
     pub(super) proxy: Option<Vec<u8>>,
     pub(super) plays: SmallVec<[Play; 1]>,
@@ -35,6 +40,8 @@ pub(super) struct Connection {
     pub(super) send_started_ms: u64,
     pub(super) heard_ms: u64,
     pub(super) closing: Option<CloseReason>,
+    /// To be closed as soon as everything is sent.
+    pub(super) leaving: Option<CloseReason>,
     pub(super) drained: Option<Waker>,
 }
 
@@ -60,19 +67,20 @@ impl Connection {
         if self.plays.is_empty() && self.publishes.is_empty() { Outcome::Close(reason) } else { Outcome::Continue }
     }
 
-    pub(super) fn lateness(&self, now_ms: u64) -> Option<CloseReason> {
-        let silent_ms = now_ms.saturating_sub(self.heard_ms);
-        if self.sending && now_ms.saturating_sub(self.send_started_ms) > IO_MS_MAX {
-            Some(CloseReason::Stalled)
-        } else if !self.handshaken && silent_ms > HANDSHAKE_MS_MAX {
-            Some(CloseReason::HandshakeTimeout)
-        } else if !self.publishes.is_empty() && silent_ms > IO_MS_MAX {
-            Some(CloseReason::PublisherSilent)
-        } else if self.plays.is_empty() && self.publishes.is_empty() && silent_ms > IO_MS_MAX {
-            Some(CloseReason::Idle)
-        } else {
-            None
-        }
+    /// Whether something waits to be sent that no player asked for.
+    pub(super) fn has_words(&self) -> bool {
+        self.session.output_len() > 0 || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+
+    /// When the connection is late with something, in ms of the process's clock, and with what.
+    pub(super) fn deadline(&self) -> Option<(u64, CloseReason)> {
+        let service = !self.plays.is_empty() || !self.publishes.is_empty();
+        let send = self.sending.then_some((self.send_started_ms + IO_MS_MAX, CloseReason::Stalled));
+        let handshake =
+            (!self.handshaken).then_some((self.heard_ms + HANDSHAKE_MS_MAX, CloseReason::HandshakeTimeout));
+        let idle = (!service).then_some((self.heard_ms + IO_MS_MAX, CloseReason::Idle));
+        let publishes = self.publishes.iter().map(Publish::deadline);
+        [send, handshake, idle].into_iter().flatten().chain(publishes).min_by_key(|(deadline_ms, _)| *deadline_ms)
     }
 }
 
@@ -95,8 +103,20 @@ pub(in crate::serve) enum CloseReason {
     HandshakeTimeout,
     #[error("nothing published or played for {} s", IO_MS_MAX / 1000)]
     Idle,
-    #[error("no whole message for {} s", IO_MS_MAX / 1000)]
-    PublisherSilent,
+    #[error("no media within {0} ms of the publish (firstpkt_timeout)")]
+    NoMedia(u32),
+    #[error("no media for {0} ms (normal_timeout)")]
+    PublisherSilent(u32),
+    #[error("nobody has played its stream for {0} s (kickoff_for_idle)")]
+    Unseen(u32),
+    #[error("another publisher has taken its stream over (takeover replace)")]
+    Replaced,
+    #[error("sequence header: {0}; `parse_sps off` takes it")]
+    SequenceHeader(#[from] SequenceError),
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("the server stops, and its stream has ended")]
+    Drained,
     #[error("does not read: a send took over {} s", IO_MS_MAX / 1000)]
     Stalled,
     #[error("does not read its replies")]
@@ -107,11 +127,18 @@ pub(in crate::serve) enum CloseReason {
 
 impl CloseReason {
     pub(in crate::serve) fn may_have_last_words(&self) -> bool {
-        matches!(self, Self::Protocol(_) | Self::PublishRefused(_) | Self::PlayRefused(_))
+        matches!(
+            self,
+            Self::Protocol(_)
+                | Self::PublishRefused(_)
+                | Self::PlayRefused(_)
+                | Self::Tls(_)
+                | Self::SequenceHeader(_)
+        )
     }
 
     /// Whether an operator wants to know.
     pub(super) fn is_fault(&self) -> bool {
-        !matches!(self, Self::PeerClosed | Self::Io(_))
+        !matches!(self, Self::PeerClosed | Self::Io(_) | Self::Drained)
     }
 }

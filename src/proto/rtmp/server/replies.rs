@@ -114,6 +114,16 @@ impl ServerSession {
         self.send_status(msid, Level::Status, "NetStream.Play.PublishNotify", "Stream is published.");
     }
 
+    /// Asks the peer to connect anew when it can, if it understands that (E-RTMP v2, "Reconnect Request").
+    pub fn request_reconnect(&mut self) {
+        if !self.connect.as_ref().is_some_and(|connect| connect.reconnects) {
+            return;
+        }
+        let info = status_object(Level::Status, "NetConnection.Connect.ReconnectRequest", "The server stops soon.");
+        let body = Command::encode("onStatus", 0.0, &[Value::Null, Value::Object(info)]);
+        self.send(COMMAND_CSID, type_id::COMMAND_AMF0, 0, &body);
+    }
+
     /// Tells a player that the duration that it asked for is over.
     pub fn notify_play_end(&mut self, msid: u32) {
         self.send_status(msid, Level::Status, "NetStream.Play.Stop", "Stopped playing stream.");
@@ -151,9 +161,8 @@ impl ServerSession {
 /// The peer's output window that Set Peer Bandwidth names; SRS's value.
 const PEER_BANDWIDTH_BYTES: u32 = 2_500_000;
 
-/// E-RTMP's capsEx that we have: Multitrack, ModEx, TimestampNanoOffset. Reconnect joins them with
-/// the request itself.
-const CAPS_EX: f64 = 14.0;
+/// E-RTMP's capsEx that we have: Reconnect, Multitrack, ModEx, TimestampNanoOffset.
+const CAPS_EX: f64 = 15.0;
 
 /// E-RTMP's FourCcInfoMask bit: forwarded as it is.
 const CAN_FORWARD: f64 = 4.0;

@@ -1,0 +1,283 @@
+//! Every directive that we know: its block, values, default, and what it does. The loader, the variables of
+//! the environment, `--explain`, a reload's report and `conf/full.conf` all follow this table.
+
+use std::ops::RangeInclusive;
+
+/// Where a directive stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Block {
+    Top,
+    Rtmp,
+    Rtmps,
+    Vhost,
+    Publish,
+    Play,
+}
+
+impl Block {
+    /// The block's name in a configuration; empty at the top level.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Top => "",
+            Self::Rtmp => "rtmp",
+            Self::Rtmps => "rtmps",
+            Self::Vhost => "vhost",
+            Self::Publish => "publish",
+            Self::Play => "play",
+        }
+    }
+
+    /// What its directives' variables begin with.
+    fn variable_prefix(self) -> &'static str {
+        match self {
+            Self::Top => "SRS_",
+            Self::Rtmp => "SRS_RTMP_",
+            Self::Rtmps => "SRS_RTMPS_",
+            Self::Vhost => "SRS_VHOST_",
+            Self::Publish => "SRS_VHOST_PUBLISH_",
+            Self::Play => "SRS_VHOST_PLAY_",
+        }
+    }
+}
+
+/// What values a directive takes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Values {
+    /// `on` or `off`.
+    Flag,
+    /// A whole number of a unit.
+    Number(&'static str, RangeInclusive<u32>),
+    /// The same, or the word `auto`.
+    NumberOrAuto(&'static str, RangeInclusive<u32>),
+    /// A number of a unit, with a fraction if need be.
+    Decimal(&'static str, RangeInclusive<u32>),
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// `[ip:]port`, several.
+    Addresses,
+    /// A file.
+    Path,
+}
+
+impl Values {
+    /// What is allowed, for people.
+    pub(super) fn allowed(&self) -> String {
+        let range = |range: &RangeInclusive<u32>| format!("from {} to {}", range.start(), range.end());
+        match self {
+            Self::Flag => "`on` or `off`".to_owned(),
+            Self::Number(unit, allowed) => format!("a whole number of {unit} {}", range(allowed)),
+            Self::NumberOrAuto(unit, allowed) => format!("a whole number of {unit} {}, or `auto`", range(allowed)),
+            Self::Decimal(unit, allowed) => format!("a number of {unit} {}, such as 10 or 2.5", range(allowed)),
+            Self::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
+            Self::Addresses => "[ip:]port, for example `listen 1935 [::]:1935;`".to_owned(),
+            Self::Path => "a file's path".to_owned(),
+        }
+    }
+}
+
+/// When a reload's change acts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Acts {
+    Now,
+    NextConnection,
+    NextPublish,
+    Restart,
+}
+
+impl Acts {
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Now => "at once",
+            Self::NextConnection => "for connections, publishes and plays from now on",
+            Self::NextPublish => "at the next publish",
+            Self::Restart => "after a restart",
+        }
+    }
+}
+
+/// One directive.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) block: Block,
+    pub(super) name: &'static str,
+    pub(super) values: Values,
+    /// As it would stand in a file; empty if there is none.
+    pub(super) default: &'static str,
+    pub(super) acts: Acts,
+    pub(super) effect: &'static str,
+}
+
+impl Known {
+    /// The variables that override it, in SRS's spelling.
+    pub(super) fn variables(&self) -> Vec<String> {
+        let upper = self.name.to_uppercase();
+        match self.block {
+            // The same directive as at the top level, so the same variables.
+            Block::Rtmp => known(Block::Top, self.name).map_or_else(Vec::new, Self::variables),
+            Block::Top if matches!(self.name, "listen" | "chunk_size") => {
+                vec![format!("SRS_{upper}"), format!("SRS_RTMP_{upper}")]
+            }
+            Block::Top if upper.starts_with("SRS_") => vec![upper.clone(), format!("SRS_{upper}")],
+            block => vec![format!("{}{upper}", block.variable_prefix())],
+        }
+    }
+}
+
+/// The directive called `name` in `block`.
+pub(super) fn known(block: Block, name: &str) -> Option<&'static Known> {
+    KNOWN.iter().find(|known| known.block == block && known.name == name)
+}
+
+macro_rules! known {
+    ($($block:ident { $($name:literal $values:expr, $default:literal, $acts:ident, $effect:literal;)* })*) => {
+        /// The table.
+        pub(super) static KNOWN: &[Known] = &[$($(Known {
+            block: Block::$block,
+            name: $name,
+            values: $values,
+            default: $default,
+            acts: Acts::$acts,
+            effect: $effect,
+        },)*)*];
+    };
+}
+
+use Values::{Addresses, Decimal, Flag, Number, NumberOrAuto, Path, Word};
+
+known! {
+    Top {
+        "listen" Addresses, "", Now,
+            "Where to listen for RTMP: a bare port is 0.0.0.0:port. The word proxy_protocol (ours) in it asks for PROXY protocol v1, v2 or SRS's 0xF3 header on every connection.";
+        "max_connections" Number("connections", 1..=1_000_000), "1000", Now,
+            "Most connections, of all protocols, over all cores.";
+        "chunk_size" Number("bytes", 128..=65_536), "60000", NextConnection,
+            "Bytes per RTMP chunk sent.";
+        "srs_log_tank" Word(&["console", "file"]), "console", Restart,
+            "Where the log goes: console is standard error. SRS's default is file.";
+        "srs_log_level" Word(&["verbose", "info", "trace", "warn", "error"]), "trace", Restart,
+            "The least level that is logged. trace shows publishes and faults, info every connection. The variable RUST_LOG goes before it.";
+        "srs_log_file" Path, "./objs/srs.log", Restart,
+            "The log file; SIGUSR1 opens it anew.";
+        "daemon" Flag, "off", Restart,
+            "The server stays in the foreground: on is refused, systemd does that (conf/corecast.service). SRS's default is on.";
+        "force_grace_quit" Flag, "off", Now,
+            "Whether SIGTERM drains as SIGQUIT does.";
+        "grace_start_wait" Number("ms", 0..=600_000), "2300", Now,
+            "SIGQUIT: how long new connections are still accepted.";
+        "grace_drain_limit" Number("s", 0..=86_400), "30", Now,
+            "Ours. SIGQUIT: how long those who are connected are served on at most.";
+        "grace_final_wait" Number("ms", 0..=600_000), "3200", Now,
+            "SIGQUIT: how long the process stays when everybody has gone.";
+    }
+    Rtmp {
+        "listen" Addresses, "", Now, "The same as listen at the top level.";
+        "chunk_size" Number("bytes", 128..=65_536), "60000", NextConnection, "The same as chunk_size at the top level.";
+    }
+    Rtmps {
+        "enabled" Flag, "off", Now, "Whether to listen for RTMP over TLS.";
+        "listen" Addresses, "", Now, "Where; as listen at the top level.";
+        "key" Path, "./conf/server.key", NextConnection, "The private key, PEM. Read again at every reload.";
+        "cert" Path, "./conf/server.crt", NextConnection, "The certificate and its chain, PEM. Read again at every reload.";
+    }
+    Vhost {
+        "enabled" Flag, "on", NextConnection, "Whether the vhost answers.";
+        "min_latency" Flag, "off", Now,
+            "Every tag is sent as it comes: mw_latency and mw_msgs are 0 unless given, mr is off.";
+        "tcp_nodelay" Flag, "off", NextConnection, "TCP_NODELAY.";
+        "chunk_size" Number("bytes", 128..=65_536), "60000", NextConnection, "Goes before the global one, which is the default.";
+        "in_ack_size" Number("bytes", 0..=2_147_483_647), "0", NextConnection,
+            "Acknowledge after so many bytes to a peer that asks for nothing; 0 waits for its word.";
+        "out_ack_size" Number("bytes", 0..=2_147_483_647), "2500000", NextConnection,
+            "Ask peers for an acknowledgement after so many bytes; 0 does not ask.";
+    }
+    Publish {
+        "mr" Flag, "off", Now, "Merged read: fewer and larger reads, for less CPU and more latency.";
+        "mr_latency" Number("ms", 1..=2500), "350", Now,
+            "Between two reads with mr on; 300 to 2000 is advised. A publisher then has ms x kbit/s / 8 bytes waiting.";
+        "firstpkt_timeout" Number("ms", 100..=3_600_000), "20000", Now, "A publisher without media by then is disconnected.";
+        "normal_timeout" Number("ms", 100..=3_600_000), "5000", Now, "A publisher silent for so long is disconnected.";
+        "parse_sps" Flag, "on", Now,
+            "Reads size, profile and level from AVC, HEVC and AV1 sequence headers; a broken one ends the publish. off takes anything.";
+        "try_annexb_first" Flag, "on", Now,
+            "Whether a sequence header is tried as Annex B before it is tried as a configuration record, or the other way round.";
+        "kickoff_for_idle" Number("s", 0..=86_400), "0", Now,
+            "A publisher whose stream nobody has played for so long is disconnected; 0 is never.";
+        "takeover" Word(&["reject", "replace"]), "reject", Now,
+            "Ours. What happens when somebody publishes a stream that is being published: the newcomer is refused, or takes over.";
+    }
+    Play {
+        "gop_cache" Flag, "on", Now, "Late joiners start at the newest keyframe; off: with the newest data.";
+        "gop_cache_max_frames" Number("messages", 1..=1_000_000), "2500", Now, "A longer GOP is not kept.";
+        "queue_length" Number("s", 1..=3600), "30", Now,
+            "A player that lags by more goes on at the newest keyframe; whole GOPs are left out.";
+        "time_jitter" Word(&["full", "zero", "off"]), "full", NextPublish,
+            "full: each player's time starts at 0, jumps over 250 ms are taken out, no track goes back. zero: starts at 0, else as published. off: as published.";
+        "atc" Flag, "off", NextPublish, "Absolute time: time_jitter is off.";
+        "mix_correct" Flag, "off", NextPublish, "Audio and video are put in one order of time; needs atc on or time_jitter off.";
+        "atc_auto" Flag, "off", NextPublish, "Metadata with bravo_atc \"true\" turns atc on.";
+        "mw_latency" NumberOrAuto("ms", 0..=10_000), "350", Now,
+            "Flush interval; 300 to 1800 is advised. 0 with min_latency. auto (ours) follows the load of the core, from 0 to 350.";
+        "mw_msgs" Number("messages", 0..=128), "8", Now,
+            "With fewer new tags a flush waits for one interval more. 0 with min_latency or mw_latency auto.";
+        "send_min_interval" Decimal("ms", 0..=10_000), "0", Now,
+            "Over 0: one message at a time, at least so long after the last; rounded up to whole ms. mw_latency and mw_msgs say nothing then.";
+        "reduce_sequence_header" Flag, "off", Now, "A sequence header that repeats the last one is left out.";
+    }
+}
+
+/// What SRS has and we do not, by directive and capability. Refused by name; `--lenient` goes without it.
+pub(super) const NOT_YET: &[(&str, &str)] = &[
+    ("pid", "a pid file: systemd knows the process (conf/corecast.service)"),
+    ("ff_log_dir", "transcoding by ffmpeg"),
+    ("utc_time", "log times are UTC"),
+    ("work_dir", "a working directory: systemd sets it (WorkingDirectory)"),
+    ("server_id", "a server's id"),
+    ("asprocess", "ending with the parent process"),
+    ("disable_daemon_for_docker", "the server never is a daemon"),
+    ("inotify_auto_reload", "reload when the file changes: SIGHUP reloads"),
+    ("auto_reload_for_docker", "reload when the file changes: SIGHUP reloads"),
+    ("tcmalloc_release_rate", "tcmalloc"),
+    ("query_latest_version", "asking for versions"),
+    ("first_wait_for_qlv", "asking for versions"),
+    ("threads", "SRS's threads: shards are set by taskset or --cpus"),
+    ("circuit_breaker", "the circuit breaker"),
+    ("srs_log_level_v2", "the second log level"),
+    ("heartbeat", "heartbeats"),
+    ("stats", "system statistics"),
+    ("http_api", "the HTTP API"),
+    ("http_server", "the HTTP server"),
+    ("srt_server", "SRT"),
+    ("rtc_server", "WebRTC"),
+    ("rtsp_server", "RTSP"),
+    ("stream_caster", "stream casters"),
+    ("exporter", "the Prometheus exporter"),
+    ("tracer", "tracing"),
+    ("mode", "edge clusters"),
+    ("origin", "edge clusters"),
+    ("cluster", "edge and origin clusters"),
+    ("forward", "forwarding"),
+    ("bandcheck", "bandwidth checks"),
+    ("security", "allow and deny rules"),
+    ("refer", "referer checks"),
+    ("http_static", "the HTTP server"),
+    ("http_remux", "HTTP-FLV"),
+    ("http_hooks", "HTTP hooks"),
+    ("exec", "running programs"),
+    ("dash", "DASH"),
+    ("hls", "HLS"),
+    ("hds", "HDS"),
+    ("dvr", "recording"),
+    ("transcode", "transcoding"),
+    ("ingest", "ingest"),
+    ("rtc", "WebRTC"),
+    ("srt", "SRT"),
+    ("rtsp", "RTSP"),
+];
+
+/// Variables of SRS that would switch on what we do not have begin with these.
+pub(super) const NOT_YET_VARIABLES: &[&str] = &[
+    "SRS_HTTP_API_", "SRS_HTTP_SERVER_", "SRS_SRT_SERVER_", "SRS_RTC_SERVER_", "SRS_RTSP_SERVER_", "SRS_HEARTBEAT_",
+    "SRS_STATS_", "SRS_STREAM_CASTER_", "SRS_EXPORTER_", "SRS_VHOST_HLS_", "SRS_VHOST_DASH_", "SRS_VHOST_DVR_",
+    "SRS_VHOST_RTC_", "SRS_VHOST_SRT_", "SRS_VHOST_HTTP_REMUX_", "SRS_VHOST_HTTP_HOOKS_", "SRS_VHOST_CLUSTER_",
+    "SRS_VHOST_FORWARD_", "SRS_VHOST_SECURITY_", "SRS_VHOST_EXEC_", "SRS_VHOST_INGEST_", "SRS_VHOST_TRANSCODE_",
+];

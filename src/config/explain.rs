@@ -1,0 +1,186 @@
+//! A configuration in words: what is in effect and where it comes from, what a reload has changed, and
+//! `conf/full.conf`.
+
+use super::directives::{Acts, Block, KNOWN, Known, Values};
+use std::fmt;
+
+/// Where a value comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Origin {
+    Default,
+    /// `file:line`.
+    Line(String),
+    /// The name of a variable of the environment.
+    Variable(String),
+}
+
+/// A line of the effective configuration.
+#[derive(Clone, Debug)]
+pub(super) enum Line {
+    /// A block begins: `vhost NAME`.
+    Open(String),
+    Value {
+        known: &'static Known,
+        text: String,
+        origin: Origin,
+    },
+    Close,
+}
+
+/// The effective configuration; displays as a configuration whose comments say where values come from.
+#[derive(Clone, Debug, Default)]
+pub struct Explanation(pub(super) Vec<Line>);
+
+/// A value that differs between two configurations.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Change {
+    /// For example `vhost a: play: mw_latency`.
+    pub what: String,
+    /// The value before; empty if it was not there.
+    pub before: String,
+    /// The value now; empty if it is not there any more.
+    pub now: String,
+    /// When it acts, for people.
+    pub acts: &'static str,
+}
+
+impl Explanation {
+    /// What has changed since `before`.
+    pub fn changes_since(&self, before: &Self) -> Vec<Change> {
+        let (old, new) = (before.values(), self.values());
+        let find = |list: &[(String, String, Acts)], what: &str| {
+            list.iter().find(|(known, ..)| known == what).map_or(String::new(), |(_, value, _)| value.clone())
+        };
+        let mut changes = Vec::new();
+        let gone = old.iter().filter(|(what, ..)| new.iter().all(|(known, ..)| known != what));
+        for (what, value, acts) in new.iter().chain(gone) {
+            let (before, now) = (find(&old, what), find(&new, what));
+            if before != now || value.is_empty() {
+                changes.push(Change { what: what.clone(), before, now, acts: acts.text() });
+            }
+        }
+        changes
+    }
+
+    /// Each value by its place; several `listen` are one.
+    fn values(&self) -> Vec<(String, String, Acts)> {
+        let mut blocks: Vec<&str> = Vec::new();
+        let mut values: Vec<(String, String, Acts)> = Vec::new();
+        for line in &self.0 {
+            match line {
+                Line::Open(name) => blocks.push(name),
+                Line::Close => drop(blocks.pop()),
+                Line::Value { known, text, .. } => {
+                    let what = blocks.iter().chain([&known.name]).copied().collect::<Vec<_>>().join(": ");
+                    match values.iter_mut().find(|(have, ..)| *have == what) {
+                        Some((_, have, _)) => *have = format!("{have} {text}"),
+                        None => values.push((what, text.clone(), known.acts)),
+                    }
+                }
+            }
+        }
+        values
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut depth = 0;
+        for line in &self.0 {
+            match line {
+                Line::Open(name) => {
+                    writeln!(f, "{:1$}{name} {{", "", 4 * depth)?;
+                    depth += 1;
+                }
+                Line::Close => {
+                    depth -= 1;
+                    writeln!(f, "{:1$}}}", "", 4 * depth)?;
+                }
+                Line::Value { known, text, origin } => {
+                    let value = format!("{:4$}{:<23} {}{}", "", known.name, quoted(text), ";", 4 * depth);
+                    match origin {
+                        Origin::Default => writeln!(f, "{value:<44} # default")?,
+                        Origin::Line(line) => writeln!(f, "{value:<44} # {line}")?,
+                        Origin::Variable(name) => writeln!(f, "{value:<44} # {name}")?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value as it may stand in a file.
+fn quoted(text: &str) -> String {
+    let plain = !text.is_empty() && !text.contains(|c: char| ";{}\"'#".contains(c));
+    if plain { text.to_owned() } else { format!("{text:?}") }
+}
+
+/// `conf/full.conf`: every directive with its values, default, variables and effect.
+pub fn full() -> String {
+    let mut out = String::from(
+        "# Every directive that corecast knows, at its default: what it does, the values that it takes, and the\n\
+         # variables of the environment that override it; those of a vhost apply to all vhosts.\n\
+         # Printed by `corecast directives`. `corecast -t --explain -c FILE` says what is in effect, and why.\n\
+         # `include FILE...;` stands anywhere and takes patterns, such as vhosts/*.conf.\n",
+    );
+    describe(&mut out, Block::Top, 0);
+    for (block, head) in [(Block::Rtmp, "rtmp"), (Block::Rtmps, "rtmps")] {
+        open(&mut out, head, 0);
+        describe(&mut out, block, 1);
+        out.push_str("}\n");
+    }
+    out.push_str("\n# One per host name; __defaultVhost__ answers for every other one.");
+    open(&mut out, "vhost __defaultVhost__", 0);
+    describe(&mut out, Block::Vhost, 1);
+    for (block, head) in [(Block::Publish, "publish"), (Block::Play, "play")] {
+        open(&mut out, head, 1);
+        describe(&mut out, block, 2);
+        out.push_str("    }\n");
+    }
+    out.push_str("}\n");
+    out
+}
+
+fn open(out: &mut String, head: &str, depth: usize) {
+    out.push_str(&format!("\n{:2$}{head} {}\n", "", "{", 4 * depth));
+}
+
+fn describe(out: &mut String, block: Block, depth: usize) {
+    let indent = " ".repeat(4 * depth);
+    for known in KNOWN.iter().filter(|known| known.block == block) {
+        let mut text = format!("{} Values: {}.", known.effect, known.values.allowed().replace('`', ""));
+        match known.default {
+            "" => text.push_str(" No default."),
+            default => text.push_str(&format!(" Default: {default}.")),
+        }
+        text.push_str(&format!(" Env: {}. A reload acts {}.", known.variables().join(" or "), known.acts.text()));
+        out.push('\n');
+        for line in wrapped(&text, 100 - 4 * depth) {
+            out.push_str(&format!("{indent}# {line}\n"));
+        }
+        let (comment, value) = match (known.default, &known.values, block) {
+            ("", Values::Addresses, Block::Top) => ("", "1935 [::]:1935"),
+            ("", Values::Addresses, Block::Rtmps) => ("# ", "1443 [::]:1443"),
+            ("", _, _) => ("# ", "1935 [::]:1935"),
+            // What depends on other directives stands as a comment.
+            (default, _, Block::Rtmp) => ("# ", default),
+            (default, _, _) => ("", default),
+        };
+        out.push_str(&format!("{indent}{comment}{:<23} {value};\n", known.name));
+    }
+}
+
+/// Words in lines of at most `width` characters.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().filter(|line| line.len() + word.len() < width);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => line.extend([" ", word]),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}

@@ -1,0 +1,128 @@
+//! What is wrong with a configuration, drawn with its place.
+
+use super::{
+    source::{Place, Sources},
+    syntax::Word,
+};
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use std::fmt;
+
+/// One thing that is wrong, and where.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Fault {
+    /// Where; `None` if it stands nowhere.
+    pub place: Option<Place>,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub help: Option<String>,
+}
+
+impl Fault {
+    pub(super) fn new(at: &Word, message: impl Into<String>) -> Self {
+        Self::at(at.place.clone(), message)
+    }
+
+    pub(super) fn at(place: Place, message: impl Into<String>) -> Self {
+        Self { place: Some(place), message: message.into(), help: None }
+    }
+
+    pub(super) fn nowhere(message: impl Into<String>) -> Self {
+        Self { place: None, message: message.into(), help: None }
+    }
+
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// All faults of a configuration; displays each with file, line, column, the line itself and a fix.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Faults {
+    sources: Sources,
+    faults: Vec<Fault>,
+    warnings: bool,
+}
+
+impl Faults {
+    pub(super) fn new(sources: Sources, mut faults: Vec<Fault>, warnings: bool) -> Self {
+        // In the order of the texts; what stands nowhere comes last.
+        faults.sort_by_key(|fault| fault.place.as_ref().map_or((usize::MAX, 0), |place| (place.source, place.span.start)));
+        Self { sources, faults, warnings }
+    }
+
+    /// The faults in the order of the texts.
+    pub fn list(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// The text that a fault points at.
+    pub fn text_of(&self, fault: &Fault) -> &str {
+        let place = fault.place.as_ref();
+        place.and_then(|place| self.sources.0.get(place.source)?.text.get(place.span.clone())).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = if self.warnings { Level::WARNING } else { Level::ERROR };
+        for (at, fault) in self.faults.iter().enumerate() {
+            if at > 0 {
+                f.write_str("\n\n")?;
+            }
+            let title = level.clone().primary_title(&fault.message);
+            let source = fault.place.as_ref().and_then(|place| Some((place, self.sources.0.get(place.source)?)));
+            let drawn = match source {
+                Some((place, source)) => {
+                    let mut annotation = AnnotationKind::Primary.span(place.span.clone());
+                    if let Some(help) = &fault.help {
+                        annotation = annotation.label(help);
+                    }
+                    let snippet = Snippet::source(&source.text).path(&source.name).annotation(annotation);
+                    Renderer::plain().render(&[title.element(snippet)])
+                }
+                None => match &fault.help {
+                    Some(help) => Renderer::plain().render(&[title.element(Level::HELP.message(help))]),
+                    None => Renderer::plain().render(&[title.element(Level::NOTE.message("nothing else"))]),
+                },
+            };
+            f.write_str(&drawn)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// The known name that `name` most likely means.
+pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let near = known.into_iter().map(|candidate| (edits(name, candidate), candidate)).min()?;
+    (near.0 <= 1 + name.len() / 4).then_some(near.1)
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours between two words.
+fn edits(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                let mut best = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    best = best.min(rows[i - 2][j - 2] + 1);
+                }
+                best
+            };
+        }
+    }
+    rows[a.len()][b.len()]
+}

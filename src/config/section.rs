@@ -1,0 +1,297 @@
+//! One block's directives, taken one by one: the variable of the environment, else the file's, else the
+//! default. What is left in the end is unknown.
+
+use super::{
+    Listen,
+    directives::{Block, KNOWN, Known, NOT_YET, Values, known},
+    explain::{Line, Origin},
+    faults::{Fault, nearest},
+    source::Sources,
+    syntax::{Directive, Word},
+};
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// What loading finds, beside the configuration itself.
+#[derive(Debug, Default)]
+pub(super) struct Loader {
+    pub(super) sources: Sources,
+    pub(super) faults: Vec<Fault>,
+    pub(super) warnings: Vec<Fault>,
+    /// The environment's variables, as directives with the variable's name.
+    pub(super) variables: Vec<Directive>,
+    pub(super) explained: Vec<Line>,
+    /// Directives of SRS that we do not have are left out with a warning.
+    pub(super) lenient: bool,
+}
+
+impl Loader {
+    pub(super) fn fault(&mut self, at: &Word, message: impl Into<String>, help: impl Into<String>) {
+        self.faults.push(Fault::new(at, message).help(help));
+    }
+
+    /// The variable that overrides a directive. Two with different values are a fault.
+    fn variable(&mut self, known: &Known) -> Option<Directive> {
+        let names = known.variables();
+        let set: Vec<Directive> = self.variables.iter().filter(|set| names.contains(&set.name.text)).cloned().collect();
+        let texts = |directive: &Directive| directive.arguments.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
+        if let [first, second, ..] = &set[..]
+            && texts(first) != texts(second)
+        {
+            let message = format!("{} and {} are both set, and differ", first.name.text, second.name.text);
+            self.fault(&second.name, message, "unset one of the two");
+        }
+        set.into_iter().next()
+    }
+}
+
+/// See the module.
+pub(super) struct Section<'l> {
+    block: Block,
+    directives: Vec<Directive>,
+    taken: Vec<&'static str>,
+    pub(super) loader: &'l mut Loader,
+}
+
+impl<'l> Section<'l> {
+    pub(super) fn new(block: Block, directives: Vec<Directive>, loader: &'l mut Loader) -> Self {
+        Self { block, directives, taken: Vec::new(), loader }
+    }
+
+    /// All of the file's directives called `name`.
+    pub(super) fn all(&mut self, name: &'static str) -> Vec<Directive> {
+        self.taken.push(name);
+        self.directives.iter().filter(|directive| directive.name.text == name).cloned().collect()
+    }
+
+    /// The one directive called `name`.
+    fn one(&mut self, name: &'static str) -> Option<Directive> {
+        let found = self.all(name);
+        for double in found.iter().skip(1) {
+            self.loader.fault(&double.name, format!("`{name}` is set twice"), "remove one of the two");
+        }
+        found.into_iter().next()
+    }
+
+    /// The word that sets a directive, and where it comes from; `None` leaves it at its default.
+    fn word(&mut self, known: &'static Known) -> Option<(Word, Origin)> {
+        let in_file = self.one(known.name);
+        let (directive, origin) = match self.loader.variable(known) {
+            Some(variable) => {
+                let origin = Origin::Variable(variable.name.text.clone());
+                (variable, origin)
+            }
+            None => {
+                let directive = in_file?;
+                let origin = Origin::Line(self.loader.sources.line_of(&directive.name.place));
+                (directive, origin)
+            }
+        };
+        let (name, allowed) = (known.name, known.values.allowed());
+        let at = match (&directive.arguments[..], &directive.block) {
+            ([argument], None) => return Some((argument.clone(), origin)),
+            (_, Some(_)) => (&directive.name, format!("`{name}` takes no block")),
+            ([], None) => (&directive.name, format!("`{name}` needs a value")),
+            ([_, second, ..], None) => (second, format!("`{name}` takes one value")),
+        };
+        self.loader.fault(at.0, at.1, allowed);
+        None
+    }
+
+    /// Takes a directive: `read` turns its word into a value, `None` if it is no such thing.
+    fn take<T>(&mut self, name: &'static str, default: &str, read: impl Fn(&Values, &str) -> Option<T>) -> Option<(T, Option<Word>)> {
+        let Some(known) = known(self.block, name) else { unreachable!("{name} is not in the table") };
+        let word = self.word(known);
+        let (text, origin, word) = match word {
+            Some((word, origin)) => (word.text.clone(), origin, Some(word)),
+            None => (default.to_owned(), Origin::Default, None),
+        };
+        let value = read(&known.values, &text);
+        if let (None, Some(word)) = (&value, &word) {
+            let message = match known.values {
+                Values::Flag => format!("`{text}` is neither `on` nor `off`"),
+                Values::Number(..)
+                | Values::NumberOrAuto(..)
+                | Values::Decimal(..)
+                | Values::Word(_)
+                | Values::Addresses
+                | Values::Path => format!("`{text}` is no value for `{name}`"),
+            };
+            let help = match known.values {
+                Values::Flag => format!("the default is `{default}`"),
+                Values::Number(..)
+                | Values::NumberOrAuto(..)
+                | Values::Decimal(..)
+                | Values::Word(_)
+                | Values::Addresses
+                | Values::Path => known.values.allowed(),
+            };
+            self.loader.fault(word, message, help);
+        }
+        self.loader.explained.push(Line::Value { known, text, origin });
+        // A fault is said; what is loaded does not matter any more.
+        value.or_else(|| read(&known.values, default)).map(|value| (value, word))
+    }
+
+    fn default_of(&self, name: &str) -> &'static str {
+        known(self.block, name).map_or("", |known| known.default)
+    }
+
+    pub(super) fn flag(&mut self, name: &'static str) -> bool {
+        self.flag_at(name).0
+    }
+
+    /// A flag, and the word that sets it.
+    pub(super) fn flag_at(&mut self, name: &'static str) -> (bool, Option<Word>) {
+        let read = |_: &Values, text: &str| match text {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        };
+        self.take(name, self.default_of(name), read).unwrap_or((false, None))
+    }
+
+    pub(super) fn number(&mut self, name: &'static str) -> u32 {
+        self.number_or(name, self.default_of(name)).0
+    }
+
+    /// A number whose default depends on other directives, and the word that sets it.
+    pub(super) fn number_or(&mut self, name: &'static str, default: &str) -> (u32, Option<Word>) {
+        self.take(name, default, read_number).map_or((0, None), |(number, word)| (number.unwrap_or(0), word))
+    }
+
+    /// A number, or `None` for `auto`.
+    pub(super) fn number_or_auto(&mut self, name: &'static str, default: &str) -> Option<u32> {
+        self.take(name, default, read_number).and_then(|(number, _)| number)
+    }
+
+    /// A number with a fraction, rounded up.
+    pub(super) fn rounded_up(&mut self, name: &'static str) -> u32 {
+        let read = |values: &Values, text: &str| {
+            let Values::Decimal(_, range) = values else { return None };
+            let number: f64 = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0)?;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]
+            let whole = number.ceil() as u32;
+            range.contains(&whole).then_some(whole)
+        };
+        self.take(name, self.default_of(name), read).map_or(0, |(number, _)| number)
+    }
+
+    /// Which of the directive's words is set.
+    pub(super) fn choice(&mut self, name: &'static str, default: &str) -> (String, Option<Word>) {
+        let read = |values: &Values, text: &str| match values {
+            Values::Word(words) => words.contains(&text).then(|| text.to_owned()),
+            Values::Path => (!text.is_empty()).then(|| text.to_owned()),
+            Values::Flag | Values::Number(..) | Values::NumberOrAuto(..) | Values::Decimal(..) | Values::Addresses => None,
+        };
+        self.take(name, default, read).unwrap_or_default()
+    }
+
+    /// A file's path, and the word that sets it.
+    pub(super) fn path(&mut self, name: &'static str) -> (String, Option<Word>) {
+        self.choice(name, self.default_of(name))
+    }
+
+    /// The endpoints of all `listen` directives.
+    pub(super) fn listen(&mut self, tls: bool) -> Vec<(Listen, Word)> {
+        let Some(known) = known(self.block, "listen") else { return Vec::new() };
+        let in_file = self.all("listen");
+        let directives = self.loader.variable(known).map_or(in_file, |variable| vec![variable]);
+        let mut endpoints: Vec<(Listen, Word)> = Vec::new();
+        for directive in directives {
+            let (words, addresses): (Vec<&Word>, Vec<&Word>) =
+                directive.arguments.iter().partition(|word| word.text == "proxy_protocol");
+            if addresses.is_empty() || directive.block.is_some() {
+                self.loader.fault(&directive.name, "`listen` needs an address", known.values.allowed());
+            }
+            for word in addresses {
+                match parse_address(&word.text) {
+                    Some(address)
+                        if endpoints.iter().any(|(known, _)| known.address == address && address.port() != 0) =>
+                    {
+                        self.loader.fault(word, format!("{address} is listened on already"), "remove one of the two");
+                    }
+                    Some(address) => {
+                        let listen = Listen { address, proxy_protocol: !words.is_empty(), tls };
+                        endpoints.push((listen, word.clone()));
+                    }
+                    None => {
+                        let message = format!("`{}` is no address to listen on", word.text);
+                        self.loader.fault(word, message, known.values.allowed());
+                    }
+                }
+            }
+            let texts: Vec<&str> = directive.arguments.iter().map(|word| word.text.as_str()).collect();
+            let origin = match known.variables().contains(&directive.name.text) {
+                true => Origin::Variable(directive.name.text.clone()),
+                false => Origin::Line(self.loader.sources.line_of(&directive.name.place)),
+            };
+            self.loader.explained.push(Line::Value { known, text: texts.join(" "), origin });
+        }
+        endpoints
+    }
+
+    /// The one block called `name`, if the file has it.
+    pub(super) fn block(&mut self, name: &'static str) -> Option<Vec<Directive>> {
+        let directive = self.one(name)?;
+        if directive.block.is_none() {
+            self.loader.fault(&directive.name, format!("`{name}` needs a block"), format!("write `{name} {{ … }}`"));
+        } else if let Some(argument) = directive.arguments.first() {
+            self.loader.fault(argument, format!("`{name}` takes no value"), "remove it");
+        }
+        Some(directive.block.unwrap_or_default())
+    }
+
+    /// All blocks called `name`.
+    pub(super) fn blocks(&mut self, name: &'static str) -> Vec<Directive> {
+        let blocks = self.all(name);
+        for directive in blocks.iter().filter(|directive| directive.block.is_none()) {
+            self.loader.fault(&directive.name, format!("`{name}` needs a block"), format!("write `{name} NAME {{ … }}`"));
+        }
+        blocks
+    }
+
+    /// Refuses whatever has not been asked for.
+    pub(super) fn finish(self) {
+        for Directive { name, .. } in &self.directives {
+            if self.taken.contains(&name.text.as_str()) {
+                continue;
+            }
+            if let Some((_, capability)) = NOT_YET.iter().find(|(known, _)| *known == name.text) {
+                let fault = Fault::new(name, format!("`{}` is SRS's and not supported: {capability}", name.text));
+                if self.loader.lenient {
+                    self.loader.warnings.push(fault.help("ignored"));
+                } else {
+                    self.loader.faults.push(fault.help("remove it, or run with --lenient"));
+                }
+                continue;
+            }
+            let place = if self.block == Block::Top { "at the top level".to_owned() } else { format!("in `{}`", self.block.name()) };
+            let message = format!("`{}` is not known {place}", name.text);
+            // The name may be right and stand in the wrong block.
+            let elsewhere = KNOWN.iter().find(|known| known.name == name.text).map(|known| known.block);
+            let help = match (nearest(&name.text, self.taken.iter().copied()), elsewhere) {
+                (_, Some(Block::Top)) => "it belongs at the top level".to_owned(),
+                (_, Some(block)) => format!("it belongs in `{}`", block.name()),
+                (Some(near), None) => format!("did you mean `{near}`?"),
+                (None, None) => format!("known here: {}", self.taken.join(", ")),
+            };
+            self.loader.fault(name, message, help);
+        }
+    }
+}
+
+fn read_number(values: &Values, text: &str) -> Option<Option<u32>> {
+    match values {
+        Values::NumberOrAuto(..) if text == "auto" => Some(None),
+        Values::Number(_, range) | Values::NumberOrAuto(_, range) => {
+            text.parse().ok().filter(|number| range.contains(number)).map(Some)
+        }
+        Values::Flag | Values::Decimal(..) | Values::Word(_) | Values::Addresses | Values::Path => None,
+    }
+}
+
+/// `[ip:]port`; a bare port means 0.0.0.0.
+fn parse_address(text: &str) -> Option<SocketAddr> {
+    let bare = text.parse().ok().map(|port: u16| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    bare.or_else(|| text.parse().ok())
+}

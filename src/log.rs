@@ -1,0 +1,83 @@
+//! The log: lines to standard error or to a file that can be opened anew, never waited for.
+
+use anyhow::Context;
+use corecast::config::{Log, LogLevel};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+/// Log lines that wait for a slow disk or terminal; what is over is dropped and not waited for.
+const LINES_MAX: usize = 16_384;
+
+/// Keeps the log going; what waits is written when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Logging {
+    reopen: Arc<AtomicBool>,
+    _guard: WorkerGuard,
+}
+
+impl Logging {
+    /// Starts the log.
+    pub(crate) fn start(log: &Log) -> anyhow::Result<Self> {
+        let reopen = Arc::new(AtomicBool::new(false));
+        let builder = NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX);
+        let (writer, guard) = match &log.file {
+            None => builder.finish(io::stderr()),
+            Some(path) => {
+                let file = open(path).with_context(|| format!("error: the log {} cannot be opened", path.display()))?;
+                builder.finish(LogFile { file, path: path.clone(), reopen: Arc::clone(&reopen) })
+            }
+        };
+        let level = match log.level {
+            LogLevel::Verbose => "trace",
+            LogLevel::Info => "warn,corecast=debug",
+            LogLevel::Trace => "warn,corecast=info",
+            LogLevel::Warn => "warn",
+            LogLevel::Error => "error",
+        };
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).init();
+        Ok(Self { reopen, _guard: guard })
+    }
+
+    /// Has the file opened anew, for a log rotation that has renamed it.
+    pub(crate) fn reopen(&self) {
+        self.reopen.store(true, Ordering::Relaxed);
+        tracing::info!("the log is opened anew");
+    }
+}
+
+fn open(path: &PathBuf) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+struct LogFile {
+    file: File,
+    path: PathBuf,
+    reopen: Arc<AtomicBool>,
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.reopen.swap(false, Ordering::Relaxed) {
+            match open(&self.path) {
+                Ok(file) => self.file = file,
+                // The old file still takes lines.
+                Err(error) => writeln!(self.file, "the log {} cannot be opened anew: {error}", self.path.display())?,
+            }
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

@@ -1,0 +1,140 @@
+//! A running server and its operator: signals, reload, drain, what systemd is told.
+
+use crate::{log::Logging, settings::Settings};
+use corecast::{
+    config::{Config, Explanation},
+    serve::Server,
+};
+use crossbeam_channel::Receiver;
+use sd_notify::NotifyState;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1},
+    iterator::Signals,
+};
+use std::time::{Duration, Instant};
+
+/// How long shards may take to stop before the process ends without them.
+const STOP_LIMIT: Duration = Duration::from_millis(700);
+/// How often a drain looks who is still here.
+const LOOK: Duration = Duration::from_millis(100);
+/// Longer than anything is waited for.
+const FOREVER: Duration = Duration::from_secs(1 << 30);
+
+/// What is running.
+pub(crate) struct Operation {
+    pub(crate) server: Server,
+    pub(crate) settings: Settings,
+    pub(crate) explanation: Explanation,
+    pub(crate) config: Config,
+    pub(crate) logging: Logging,
+}
+
+/// The signals that are obeyed.
+pub(crate) fn signals() -> std::io::Result<Receiver<i32>> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1])?;
+    let (tell, told) = crossbeam_channel::unbounded();
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            // It fails if the main thread has ended already.
+            if tell.send(signal).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(told)
+}
+
+impl Operation {
+    /// Runs until a signal says otherwise.
+    ///
+    /// # Errors
+    /// The number of a shard that died.
+    pub(crate) fn run(&mut self, signals: &Receiver<i32>) -> Result<(), usize> {
+        notify(&[NotifyState::Ready]);
+        loop {
+            match self.server.next(signals, FOREVER)? {
+                None => {}
+                Some(SIGHUP) => self.reload(),
+                Some(SIGUSR1) => self.logging.reopen(),
+                Some(SIGQUIT) => return self.drain(signals),
+                Some(SIGTERM) if self.config.stop.forced => return self.drain(signals),
+                Some(_) => return self.stop(),
+            }
+        }
+    }
+
+    fn stop(&self) -> Result<(), usize> {
+        notify(&[NotifyState::Stopping]);
+        self.server.stop();
+        self.server.wait(STOP_LIMIT).map(drop)
+    }
+
+    /// Reads the configuration anew and brings it into force, or leaves everything as it is and says why.
+    fn reload(&mut self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => notify(&[NotifyState::Reloading, now]),
+            Err(_) => notify(&[NotifyState::Reloading]),
+        }
+        match self.settings.load() {
+            Err(error) => tracing::error!("reload: nothing has changed:\n{error}"),
+            Ok(loaded) => match self.server.reload(loaded.config.clone()) {
+                Err(error) => tracing::error!("reload: nothing has changed: {error}"),
+                Ok(()) => {
+                    for warning in loaded.warnings.to_string().lines() {
+                        tracing::warn!("{warning}");
+                    }
+                    let changes = loaded.explanation.changes_since(&self.explanation);
+                    for change in &changes {
+                        let value = |text: &str| if text.is_empty() { "nothing".to_owned() } else { text.to_owned() };
+                        let (before, now) = (value(&change.before), value(&change.now));
+                        tracing::info!("reload: {}: {before} -> {now}, acts {}", change.what, change.acts);
+                    }
+                    tracing::info!("reload: done, {} changes", changes.len());
+                    (self.config, self.explanation) = (loaded.config, loaded.explanation);
+                }
+            },
+        }
+        notify(&[NotifyState::Ready]);
+    }
+
+    /// SIGQUIT, as SRS has it: goes on for a moment, accepts no more, serves those who are here to their end
+    /// within a limit, and lingers. Another SIGQUIT, SIGTERM or SIGINT ends it at once.
+    fn drain(&self, signals: &Receiver<i32>) -> Result<(), usize> {
+        let stop = self.config.stop;
+        notify(&[NotifyState::Stopping]);
+        let wait = |until: Instant, enough: &dyn Fn() -> bool| -> Result<bool, usize> {
+            while Instant::now() < until && !enough() {
+                let left = until.saturating_duration_since(Instant::now()).min(LOOK);
+                if matches!(self.server.next(signals, left)?, Some(SIGQUIT | SIGTERM | SIGINT)) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        let in_ms = |ms: u32| Instant::now() + Duration::from_millis(u64::from(ms));
+        tracing::info!("drain: connections are accepted for {} ms more", stop.start_wait_ms);
+        if wait(in_ms(stop.start_wait_ms), &|| false)? {
+            return self.stop();
+        }
+        let here = self.server.connections();
+        tracing::info!("drain: no more connections; {here} are here and have {} s", stop.drain_limit_s);
+        self.server.drain();
+        let limit = Instant::now() + Duration::from_secs(u64::from(stop.drain_limit_s));
+        if wait(limit, &|| self.server.connections() == 0)? {
+            return self.stop();
+        }
+        match self.server.connections() {
+            0 => tracing::info!("drain: everybody has gone"),
+            left => tracing::warn!("drain: {left} connections are closed: grace_drain_limit"),
+        }
+        wait(in_ms(stop.final_wait_ms), &|| self.server.connections() > 0)?;
+        self.stop()
+    }
+}
+
+/// Tells systemd, if it has started us.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "sd_notify");
+    }
+}

@@ -1,0 +1,49 @@
+//! Where the configuration comes from, so that a reload finds it again.
+
+use corecast::config::{Config, DEFAULT, Faults, Input, Loaded};
+use std::path::PathBuf;
+
+/// Descriptors that a shard needs beside its connections: rings, eventfds, listeners.
+const SHARD_DESCRIPTORS: u64 = 32;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// A file.
+    pub(crate) file: Option<PathBuf>,
+    /// The environment alone.
+    pub(crate) environment_only: bool,
+    /// Go without what is not supported.
+    pub(crate) lenient: bool,
+    /// Descriptors for connections and what belongs to them; `None` does not compare.
+    pub(crate) descriptors_max: Option<u64>,
+}
+
+impl Settings {
+    /// What a limit leaves for connections.
+    pub(crate) fn descriptors_for(limit: u64, shards: usize) -> u64 {
+        limit.saturating_sub(SHARD_DESCRIPTORS * shards as u64)
+    }
+
+    /// Loads the configuration.
+    ///
+    /// # Errors
+    /// Its faults.
+    pub(crate) fn load(&self) -> Result<Loaded, Faults> {
+        let text = match (&self.file, self.environment_only) {
+            (Some(_), _) => None,
+            (None, true) => Some(("environment only", "")),
+            (None, false) => Some(("embedded", DEFAULT)),
+        };
+        let text_of = |value: std::ffi::OsString| value.into_string().ok();
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((text_of(name)?, text_of(value)?))).collect();
+        Config::load(&Input {
+            file: self.file.as_deref(),
+            text,
+            variables,
+            descriptors_max: self.descriptors_max,
+            lenient: self.lenient,
+        })
+    }
+}
