@@ -86,7 +86,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         environment_only: arguments.environment,
         lenient: arguments.lenient,
         // doctor compares by itself.
-        descriptors_max: (!doctor).then(|| Settings::descriptors_for(limit, cpus.len())),
+        descriptors: (!doctor).then(|| Settings::descriptors(limit, cpus.len())),
     };
     let loaded = settings.load()?;
     if !loaded.warnings.is_empty() {

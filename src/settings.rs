@@ -1,6 +1,6 @@
 //! Where the configuration comes from, so that a reload finds it again.
 
-use corecast::config::{Config, DEFAULT, Faults, Input, Loaded};
+use corecast::config::{Config, DEFAULT, Descriptors, Faults, Input, Loaded};
 use std::path::PathBuf;
 
 /// Descriptors that a shard needs beside its connections: rings, eventfds, listeners.
@@ -15,14 +15,14 @@ pub(crate) struct Settings {
     pub(crate) environment_only: bool,
     /// Go without what is not supported.
     pub(crate) lenient: bool,
-    /// Descriptors for connections and what belongs to them; `None` does not compare.
-    pub(crate) descriptors_max: Option<u64>,
+    /// What the process may have open; `None` does not compare.
+    pub(crate) descriptors: Option<Descriptors>,
 }
 
 impl Settings {
-    /// What a limit leaves for connections.
-    pub(crate) fn descriptors_for(limit: u64, shards: usize) -> u64 {
-        limit.saturating_sub(SHARD_DESCRIPTORS * shards as u64)
+    /// What a process with so many shards may have open.
+    pub(crate) fn descriptors(limit: u64, shards: usize) -> Descriptors {
+        Descriptors { limit, own: SHARD_DESCRIPTORS * shards as u64 }
     }
 
     /// Loads the configuration.
@@ -42,7 +42,7 @@ impl Settings {
             file: self.file.as_deref(),
             text,
             variables,
-            descriptors_max: self.descriptors_max,
+            descriptors: self.descriptors,
             lenient: self.lenient,
         })
     }

@@ -48,7 +48,9 @@ pub struct Faults {
 impl Faults {
     pub(super) fn new(sources: Sources, mut faults: Vec<Fault>, warnings: bool) -> Self {
         // In the order of the texts; what stands nowhere comes last.
-        faults.sort_by_key(|fault| fault.place.as_ref().map_or((usize::MAX, 0), |place| (place.source, place.span.start)));
+        faults.sort_by_key(|fault| {
+            fault.place.as_ref().map_or((usize::MAX, 0), |place| (place.source, place.span.start))
+        });
         Self { sources, faults, warnings }
     }
 

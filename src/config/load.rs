@@ -1,7 +1,7 @@
 //! Directives → sections. Every fault of a configuration is found at once.
 
 use super::{
-    Config, DEFAULT_VHOST, Listen, Log, LogLevel, Play, Publish, Rtmps, Stop, Takeover, TimeJitter, Vhost,
+    Config, DEFAULT_VHOST, Descriptors, Listen, Log, LogLevel, Play, Publish, Rtmps, Stop, Takeover, TimeJitter, Vhost,
     directives::Block,
     explain::Line,
     faults::{Fault, nearest},
@@ -11,11 +11,8 @@ use super::{
 use crate::tls;
 use std::path::{Path, PathBuf};
 
-/// Descriptors beside those of connections: rings, eventfds, listeners, per shard 32 on so many shards.
-const DESCRIPTORS_OWN: u64 = 64;
-
 /// Turns directives into a configuration; faults are in the loader.
-pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors_max: Option<u64>) -> Config {
+pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors: Option<Descriptors>) -> Config {
     let mut top = Section::new(Block::Top, directives, loader);
     let listen = top.listen(false);
     let (max_connections, max_word) = top.number_or("max_connections", "1000");
@@ -36,7 +33,7 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors_
     let rtmps = top.block("rtmps");
     let vhosts = top.blocks("vhost");
     top.finish();
-    check_descriptors(loader, max_connections, max_word.as_ref(), descriptors_max);
+    check_descriptors(loader, max_connections, max_word.as_ref(), descriptors);
     let (listen, chunk_size) = load_rtmp(loader, rtmp, listen, chunk_size);
     let rtmps = load_rtmps(loader, rtmps, &listen);
     if listen.is_empty() && rtmps.listen.is_empty() && loader.faults.is_empty() {
@@ -65,11 +62,15 @@ fn load_log(top: &mut Section<'_>) -> Log {
     Log { file: (tank == "file").then(|| PathBuf::from(file)), level }
 }
 
-fn check_descriptors(loader: &mut Loader, max_connections: u32, word: Option<&Word>, descriptors_max: Option<u64>) {
-    let needed = u64::from(max_connections) + DESCRIPTORS_OWN;
-    let Some(limit) = descriptors_max.filter(|limit| needed > *limit) else { return };
+fn check_descriptors(loader: &mut Loader, max_connections: u32, word: Option<&Word>, descriptors: Option<Descriptors>) {
+    let Some(Descriptors { limit, own }) = descriptors else { return };
+    let needed = u64::from(max_connections) + own;
+    if needed <= limit {
+        return;
+    }
     let message = format!("max_connections {max_connections} needs {needed} descriptors, and the limit is {limit}");
-    let help = format!("raise it (ulimit -n {needed}, LimitNOFILE={needed}), or write at most {}", limit.saturating_sub(DESCRIPTORS_OWN));
+    let help =
+        format!("raise it (ulimit -n {needed}, LimitNOFILE={needed}), or write at most {}", limit.saturating_sub(own));
     let fault = word.map_or_else(|| Fault::nowhere(message.clone()), |word| Fault::new(word, message.clone()));
     loader.faults.push(fault.help(help));
 }
@@ -114,7 +115,11 @@ fn load_rtmps(loader: &mut Loader, rtmps: Option<Vec<Directive>>, taken: &[(List
     loader.explained.push(Line::Close);
     for (endpoint, word) in &listen {
         if taken.iter().any(|(plain, _)| plain.address == endpoint.address && plain.address.port() != 0) {
-            loader.fault(word, format!("{} is listened on for plain RTMP", endpoint.address), "choose another port, such as 1443");
+            loader.fault(
+                word,
+                format!("{} is listened on for plain RTMP", endpoint.address),
+                "choose another port, such as 1443",
+            );
         }
     }
     if !enabled {
@@ -173,7 +178,17 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     loader.explained.push(Line::Open("play".to_owned()));
     let play = load_play(Section::new(Block::Play, play, loader), min_latency);
     loader.explained.extend([Line::Close, Line::Close]);
-    Vhost { name: name.to_owned(), enabled, tcp_nodelay, min_latency, chunk_size, in_ack_size, out_ack_size, publish, play }
+    Vhost {
+        name: name.to_owned(),
+        enabled,
+        tcp_nodelay,
+        min_latency,
+        chunk_size,
+        in_ack_size,
+        out_ack_size,
+        publish,
+        play,
+    }
 }
 
 fn load_publish(mut section: Section<'_>, min_latency: bool, forwards: bool) -> Publish {
@@ -187,7 +202,8 @@ fn load_publish(mut section: Section<'_>, min_latency: bool, forwards: bool) -> 
     let (takeover, _) = section.choice("takeover", "reject");
     let shorter = mr && !min_latency && normal_timeout_ms <= mr_latency_ms;
     if let Some(word) = normal_word.or(mr_word).filter(|_| shorter) {
-        let message = format!("`normal_timeout` {normal_timeout_ms} would cut publishers who are read every {mr_latency_ms} ms");
+        let message =
+            format!("`normal_timeout` {normal_timeout_ms} would cut publishers who are read every {mr_latency_ms} ms");
         section.loader.fault(&word, message, "make `normal_timeout` longer than `mr_latency`");
     }
     if let Some(word) = kickoff_word.filter(|_| forwards && kickoff_for_idle_s > 0) {

@@ -208,10 +208,19 @@ pub struct Input<'a> {
     pub text: Option<(&'a str, &'a str)>,
     /// Variables of the environment; those of SRS override the file.
     pub variables: Vec<(String, String)>,
-    /// Descriptors that the process may have, to compare with `max_connections`.
-    pub descriptors_max: Option<u64>,
+    /// To compare with `max_connections`.
+    pub descriptors: Option<Descriptors>,
     /// Go without what SRS has and we do not, with a warning each.
     pub lenient: bool,
+}
+
+/// What the process may have open.
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptors {
+    /// In all (RLIMIT_NOFILE).
+    pub limit: u64,
+    /// Beside those of connections.
+    pub own: u64,
 }
 
 /// A configuration with what is to be said of it.
@@ -257,7 +266,7 @@ impl Config {
             return Err(Faults::new(loader.sources, loader.faults, false));
         }
         take_variables(&mut loader, &input.variables);
-        let config = load::load(&mut loader, directives, input.descriptors_max);
+        let config = load::load(&mut loader, directives, input.descriptors);
         let Loader { sources, faults, warnings, explained, .. } = loader;
         if !faults.is_empty() {
             return Err(Faults::new(sources, faults, false));

@@ -33,7 +33,8 @@ impl Loader {
     fn variable(&mut self, known: &Known) -> Option<Directive> {
         let names = known.variables();
         let set: Vec<Directive> = self.variables.iter().filter(|set| names.contains(&set.name.text)).cloned().collect();
-        let texts = |directive: &Directive| directive.arguments.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
+        let texts =
+            |directive: &Directive| directive.arguments.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
         if let [first, second, ..] = &set[..]
             && texts(first) != texts(second)
         {
@@ -98,7 +99,12 @@ impl<'l> Section<'l> {
     }
 
     /// Takes a directive: `read` turns its word into a value, `None` if it is no such thing.
-    fn take<T>(&mut self, name: &'static str, default: &str, read: impl Fn(&Values, &str) -> Option<T>) -> Option<(T, Option<Word>)> {
+    fn take<T>(
+        &mut self,
+        name: &'static str,
+        default: &str,
+        read: impl Fn(&Values, &str) -> Option<T>,
+    ) -> Option<(T, Option<Word>)> {
         let Some(known) = known(self.block, name) else { unreachable!("{name} is not in the table") };
         let word = self.word(known);
         let (text, origin, word) = match word {
@@ -181,7 +187,9 @@ impl<'l> Section<'l> {
         let read = |values: &Values, text: &str| match values {
             Values::Word(words) => words.contains(&text).then(|| text.to_owned()),
             Values::Path => (!text.is_empty()).then(|| text.to_owned()),
-            Values::Flag | Values::Number(..) | Values::NumberOrAuto(..) | Values::Decimal(..) | Values::Addresses => None,
+            Values::Flag | Values::Number(..) | Values::NumberOrAuto(..) | Values::Decimal(..) | Values::Addresses => {
+                None
+            }
         };
         self.take(name, default, read).unwrap_or_default()
     }
@@ -245,7 +253,11 @@ impl<'l> Section<'l> {
     pub(super) fn blocks(&mut self, name: &'static str) -> Vec<Directive> {
         let blocks = self.all(name);
         for directive in blocks.iter().filter(|directive| directive.block.is_none()) {
-            self.loader.fault(&directive.name, format!("`{name}` needs a block"), format!("write `{name} NAME {{ … }}`"));
+            self.loader.fault(
+                &directive.name,
+                format!("`{name}` needs a block"),
+                format!("write `{name} NAME {{ … }}`"),
+            );
         }
         blocks
     }
@@ -265,7 +277,11 @@ impl<'l> Section<'l> {
                 }
                 continue;
             }
-            let place = if self.block == Block::Top { "at the top level".to_owned() } else { format!("in `{}`", self.block.name()) };
+            let place = if self.block == Block::Top {
+                "at the top level".to_owned()
+            } else {
+                format!("in `{}`", self.block.name())
+            };
             let message = format!("`{}` is not known {place}", name.text);
             // The name may be right and stand in the wrong block.
             let elsewhere = KNOWN.iter().find(|known| known.name == name.text).map(|known| known.block);

@@ -76,7 +76,8 @@ impl Sources {
                 continue;
             }
             if directive.arguments.is_empty() || directive.block.is_some() {
-                let fault = Fault::new(&directive.name, "`include` needs files").help("for example `include vhosts/*.conf;`");
+                let fault =
+                    Fault::new(&directive.name, "`include` needs files").help("for example `include vhosts/*.conf;`");
                 faults.push(fault);
             }
             for argument in &directive.arguments {
@@ -115,7 +116,8 @@ impl Sources {
                         directives.extend(self.expand(parsed, path.parent(), within, faults));
                         within.pop();
                     }
-                    Err(error) => faults.push(refusal(format!("`{shown}` cannot be read: {error}"), "check the path and its rights")),
+                    Err(error) => faults
+                        .push(refusal(format!("`{shown}` cannot be read: {error}"), "check the path and its rights")),
                 }
             }
         }

@@ -115,7 +115,7 @@ impl<I: Iterator<Item = (Token, Range<usize>)>> Reader<'_, I> {
                 }
                 Some((Token::Word(text), span)) => {
                     let name = self.word(text, span);
-                    directives.push(self.directive(name, opened));
+                    directives.extend(self.directive(name, opened));
                 }
                 Some((Token::Unclosed, span)) => self.unclosed(&span),
                 Some((Token::Open | Token::End | Token::Space, span)) => {
@@ -125,14 +125,15 @@ impl<I: Iterator<Item = (Token, Range<usize>)>> Reader<'_, I> {
         }
     }
 
-    fn directive(&mut self, name: Word, opened: &mut Vec<Range<usize>>) -> Directive {
+    /// What follows a name; `None` if it cannot be told.
+    fn directive(&mut self, name: Word, opened: &mut Vec<Range<usize>>) -> Option<Directive> {
         let mut directive = Directive { name, arguments: Vec::new(), block: None };
         loop {
             if self.is_unended(&directive) {
                 let last = directive.arguments.last().unwrap_or(&directive.name).place.span.end;
                 let message = format!("`{}` is not ended", directive.name.text);
                 self.fault(last..(last + 1).min(self.text.len().max(last)), message, "add `;` here");
-                return directive;
+                return Some(directive);
             }
             match self.tokens.next() {
                 Some((Token::Word(text), span)) => directive.arguments.push(self.word(text, span)),
@@ -142,18 +143,18 @@ impl<I: Iterator<Item = (Token, Range<usize>)>> Reader<'_, I> {
                         // Nothing sensible can follow.
                         self.tokens.by_ref().for_each(drop);
                         opened.clear();
-                        return directive;
+                        return None;
                     }
                     opened.push(span);
                     directive.block = Some(self.block(opened));
                     opened.pop();
-                    return directive;
+                    return Some(directive);
                 }
                 Some((Token::Unclosed, span)) => {
                     self.unclosed(&span);
-                    return directive;
+                    return None;
                 }
-                Some((Token::End | Token::Close | Token::Space, _)) | None => return directive,
+                Some((Token::End | Token::Close | Token::Space, _)) | None => return Some(directive),
             }
         }
     }

@@ -24,7 +24,7 @@ struct Client {
 
 impl Client {
     fn start(server: &Server, stream: &str, role: Role) -> Self {
-        let address = server.addresses()[0];
+        let address = server.listening()[0].1;
         let url = RtmpUrl::parse(&format!("rtmp://{address}/live/{stream}")).unwrap();
         let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();

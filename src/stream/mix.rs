@@ -28,7 +28,11 @@ impl Mix {
         let setup = matches!(entry.info.class, Class::Header { .. });
         let at = if setup { self.newest[track] } else { entry.time_ms.max(self.newest[track]) };
         self.newest[track] = at;
-        if track == 0 { self.audio.push_back((at, entry)) } else { self.video.push_back((at, entry)) }
+        if track == 0 {
+            self.audio.push_back((at, entry))
+        } else {
+            self.video.push_back((at, entry))
+        }
         let mut out = Vec::new();
         while let Some(entry) = self.pop(MIX_TAGS_MAX) {
             out.push(entry);
@@ -69,7 +73,14 @@ mod tests {
     fn tracks_merge_in_order_and_one_alone_goes_on() {
         let mut mix = Mix::default();
         let mut out = Vec::new();
-        for (kind, at) in [(TagKind::Video, 0), (TagKind::Video, 40), (TagKind::Audio, 10), (TagKind::Audio, 30), (TagKind::Audio, 50), (TagKind::Video, 80)] {
+        for (kind, at) in [
+            (TagKind::Video, 0),
+            (TagKind::Video, 40),
+            (TagKind::Audio, 10),
+            (TagKind::Audio, 30),
+            (TagKind::Audio, 50),
+            (TagKind::Video, 80),
+        ] {
             out.extend(mix.push(entry(kind, at)));
         }
         out.extend(mix.drain());

@@ -3,7 +3,7 @@
 use super::TimeJitter;
 
 /// What a vhost's `play` section, and the part of `publish` that concerns a stream, say.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Settings {
     /// Late joiners start at the newest keyframe. SRS: `gop_cache`.
     pub gop_cache: bool,
@@ -33,6 +33,22 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What holds where nothing is said.
+    pub const DEFAULT: Self = Self {
+        gop_cache: true,
+        gop_cache_tags_max: 2500,
+        queue_ms_max: 30_000,
+        mw_latency_ms: Some(350),
+        mw_msgs: 8,
+        send_min_interval_ms: 0,
+        time_jitter: TimeJitter::Full,
+        atc_auto: false,
+        mix_correct: false,
+        reduce_sequence_header: false,
+        mr_latency_ms: None,
+        kickoff_ms: 0,
+    };
+
     /// Whether each player gets one tag at a time.
     pub fn is_one_by_one(&self) -> bool {
         self.send_min_interval_ms > 0

@@ -16,6 +16,9 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
+/// x264's sequence header for 640x360, High, level 3.0.
+pub(crate) const AVC_HEADER: &[u8] = b"\x17\0\0\0\0\x01\x64\0\x1e\xff\xe1\0\x1a\x67\x64\0\x1e\xac\xd9\x40\xa0\x2f\xf9\x70\x11\0\0\x03\0\x01\0\0\x03\0\x3c\x0f\x16\x2d\x96\x01\0\x04\x68\xef\x8f\xcb";
+
 pub(crate) struct Peer {
     pub(crate) socket: TcpStream,
     reader: ChunkReader,
@@ -125,7 +128,7 @@ impl Peer {
 
     /// One GOP: sequence headers, a keyframe, `frames - 1` inter frames of 40 ms, audio beside each.
     pub(crate) fn send_gop(&mut self, msid: u32, start_ms: u32, frames: u32) {
-        self.send(6, 9, msid, start_ms, &[0x17, 0, 0, 0, 0, 1]);
+        self.send(6, 9, msid, start_ms, AVC_HEADER);
         self.send(4, 8, msid, start_ms, &[0xAF, 0, 0x12, 0x10]);
         for frame in 0..frames {
             let time = start_ms + frame * 40;

@@ -1,9 +1,15 @@
-use super::super::{Config, DEFAULT};
+use super::super::{Config, DEFAULT, Input, Loaded, full};
+use std::fs;
 
 fn faults(text: &str) -> Vec<(String, String, Option<String>)> {
     let faults = Config::parse("x.conf", text).unwrap_err();
-    let fault = |fault: &super::Fault| (text[fault.span.clone()].to_owned(), fault.message.clone(), fault.help.clone());
-    faults.list().iter().map(fault).collect()
+    let list = faults.list().iter();
+    list.map(|fault| (faults.text_of(fault).to_owned(), fault.message.clone(), fault.help.clone())).collect()
+}
+
+fn load(text: &str, variables: &[(&str, &str)]) -> Loaded {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Config::load(&Input { text: Some(("x.conf", text)), variables, ..Input::default() }).unwrap()
 }
 
 fn first_fault(text: &str) -> String {
@@ -64,9 +70,9 @@ fn faults_are_drawn_with_their_place() {
 
 #[test]
 fn every_fault_is_found_at_once() {
-    let text = "listen 70000; max_connections 0; vhost a { tcp_nodelay yes; chunk_size 1; publish { mr on; } } vhost a { } nonsense 1;";
+    let text = "listen 70000; max_connections 0; vhost a { tcp_nodelay yes; chunk_size 1; hls { enabled on; } } vhost a { } nonsense 1;";
     let found: Vec<_> = faults(text).into_iter().map(|(at, ..)| at).collect();
-    assert_eq!(found, ["70000", "0", "yes", "1", "publish", "a", "nonsense"]);
+    assert_eq!(found, ["70000", "0", "yes", "1", "hls", "a", "nonsense"]);
 }
 
 #[test]
@@ -77,11 +83,129 @@ fn broken_syntax_is_named() {
     assert_eq!(first_fault("listen 1; }"), "this `}` closes nothing");
     assert_eq!(first_fault("listen 'x;"), "this quote is never closed");
     assert_eq!(first_fault("; listen 1;"), "a directive's name is expected here");
-    assert_eq!(first_fault(""), "no `listen` directive");
-    assert_eq!(first_fault(&"a {".repeat(10_000)), "blocks nested deeper than 16");
+    assert_eq!(first_fault(""), "no `listen` directive: nobody could connect");
+    assert!(faults(&"a {".repeat(10_000)).iter().any(|fault| fault.1 == "blocks nested deeper than 16"));
     assert_eq!(first_fault("listen 1 2; rtmp { listen 3; }"), "`listen` is set at the top level too, and differs");
     assert_eq!(first_fault("listen 1 1;"), "0.0.0.0:1 is listened on already");
     assert_eq!(first_fault("listen 1; chunk_size 128; chunk_size 129;"), "`chunk_size` is set twice");
+    // A forgotten `;` costs its own directive only.
+    let found: Vec<_> =
+        faults("listen 1935\nmax_connections 0;\nvhost a { tcp_nodelay on }").into_iter().map(|(_, m, _)| m).collect();
+    assert_eq!(found, ["`listen` is not ended", "`0` is no value for `max_connections`", "`tcp_nodelay` is not ended"]);
+}
+
+/// E1, K1: a variable goes before the file; one of a vhost covers all vhosts.
+#[test]
+fn e1_variables_override_the_file() {
+    let text = "listen 1; chunk_size 1000; vhost a { chunk_size 2000; play { mw_latency 100; } } vhost b { }";
+    let variables = [
+        ("SRS_LISTEN", "1935 [::]:1935"),
+        ("SRS_CHUNK_SIZE", "4096"),
+        ("SRS_VHOST_PLAY_MW_LATENCY", "200"),
+        ("SRS_VHOST_PUBLISH_MR", "on"),
+        ("SRS_VHOST_PLAY_GOP_CACHE", ""),
+        ("SRS_PORT", "tcp://10.0.0.1:80"),
+    ];
+    let Loaded { config, explanation, warnings } = load(text, &variables);
+    assert_eq!(config.listen.len(), 2);
+    assert_eq!(config.vhosts.iter().map(|vhost| vhost.chunk_size).collect::<Vec<_>>(), [2000, 4096]);
+    assert!(
+        config
+            .vhosts
+            .iter()
+            .all(|vhost| vhost.play.mw_latency_ms == Some(200) && vhost.publish.mr_latency_ms == Some(350))
+    );
+    assert!(warnings.is_empty() && config.vhosts[0].play.gop_cache);
+    let said = explanation.to_string();
+    assert!(
+        said.contains("# SRS_VHOST_PLAY_MW_LATENCY") && said.contains("# x.conf:1") && said.contains("# default"),
+        "{said}"
+    );
+    assert_eq!(load("", &[("SRS_RTMP_LISTEN", "1936")]).config.listen[0].address.port(), 1936);
+    let both = [("SRS_LISTEN", "1"), ("SRS_RTMP_LISTEN", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let faults = Config::load(&Input { variables: both.to_vec(), ..Input::default() }).unwrap_err();
+    assert!(faults.to_string().contains("SRS_LISTEN and SRS_RTMP_LISTEN are both set, and differ"), "{faults}");
+    let near =
+        load("listen 1;", &[("SRS_VHOST_PLAY_GOP_CAHCE", "on"), ("SRS_HTTP_API_ENABLED", "on")]).warnings.to_string();
+    assert!(
+        near.contains("did you mean SRS_VHOST_PLAY_GOP_CACHE?") && near.contains("SRS_HTTP_API_ENABLED is SRS's"),
+        "{near}"
+    );
+}
+
+/// What `--explain` prints is a configuration that means the same.
+#[test]
+fn an_explanation_is_a_configuration() {
+    let text = "rtmp { listen 1935 127.0.0.1:1936; } vhost \"a b\" { min_latency on; publish { takeover replace; } } vhost c { play { mw_latency auto; } }";
+    let first = load(text, &[]);
+    let again = load(&first.explanation.to_string().replace("vhost a b", "vhost 'a b'"), &[]);
+    assert_eq!(first.config.vhosts, again.config.vhosts);
+    assert!(again.explanation.changes_since(&first.explanation).is_empty());
+    let changed = load(&text.replace("auto", "100").replace("1936", "1937"), &[]);
+    let changes: Vec<String> = changed
+        .explanation
+        .changes_since(&first.explanation)
+        .iter()
+        .map(|change| format!("{} {}>{}", change.what, change.before, change.now))
+        .collect();
+    assert_eq!(
+        changes,
+        [
+            "rtmp: listen 1935 127.0.0.1:1936>1935 127.0.0.1:1937",
+            "vhost c: play: mw_latency auto>100",
+            "vhost c: play: mw_msgs 0>8"
+        ]
+    );
+}
+
+/// `conf/full.conf` is what the table says, is a good configuration, and means the defaults.
+#[test]
+fn full_conf_is_the_table() {
+    let file = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/full.conf")).unwrap();
+    assert!(file == full(), "write it anew: cargo run --bin corecast directives > conf/full.conf");
+    let config = Config::parse("full.conf", &file).unwrap();
+    assert_eq!(config.vhosts, Config::parse("x", "listen 1; vhost __defaultVhost__ { }").unwrap().vhosts);
+}
+
+/// Includes: patterns, nesting, a cycle, a file that is not there; faults name the file that they are in.
+#[test]
+fn includes_are_read_in_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::create_dir(path("vhosts")).unwrap();
+    fs::write(path("main.conf"), "listen 1; include vhosts/*.conf; include none/*.conf; vhost c { include play.inc; }")
+        .unwrap();
+    fs::write(path("vhosts/a.conf"), "vhost a { }").unwrap();
+    fs::write(path("vhosts/b.conf"), "vhost b { }").unwrap();
+    fs::write(path("play.inc"), "play { queue_length 7; }").unwrap();
+    let read = |name: &str| Config::load(&Input { file: Some(&path(name)), ..Input::default() });
+    let config = read("main.conf").unwrap().config;
+    assert_eq!(config.vhosts.iter().map(|vhost| vhost.name.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(config.vhosts[2].play.queue_length_s, 7);
+    fs::write(path("vhosts/b.conf"), "vhost b {\n  play { gop_cache 1; }\n}\ninclude ../main.conf missing.conf;")
+        .unwrap();
+    let faults = read("main.conf").unwrap_err().to_string();
+    for text in ["b.conf:2:20", "`1` is neither `on` nor `off`", "includes itself", "`missing.conf` does not exist"] {
+        assert!(faults.contains(text), "{text}: {faults}");
+    }
+}
+
+/// What SRS has and we do not: refused, or left out with a warning.
+#[test]
+fn what_is_not_supported_is_named() {
+    let text = "listen 1; http_api { enabled on; listen 1985; } vhost a { hls { enabled on; } }";
+    let found: Vec<_> = faults(text).into_iter().map(|(at, message, help)| (at, message, help.unwrap())).collect();
+    assert_eq!(
+        found[0],
+        (
+            "http_api".to_owned(),
+            "`http_api` is SRS's and not supported: the HTTP API".to_owned(),
+            "remove it, or run with --lenient".to_owned()
+        )
+    );
+    assert_eq!(found[1].0, "hls");
+    let lenient = Config::load(&Input { text: Some(("x", text)), lenient: true, ..Input::default() }).unwrap();
+    assert_eq!((lenient.warnings.list().len(), lenient.config.vhosts.len()), (2, 1));
 }
 
 proptest::proptest! {

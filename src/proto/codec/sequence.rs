@@ -63,7 +63,11 @@ pub fn read_sequence_header(body: &[u8], annexb_first: bool) -> Result<Option<Pi
     let read_sps = |sps: &[u8]| if codec == Coded::Avc { read_avc_sps(sps) } else { read_hevc_sps(sps) };
     let annexb = || annexb_nals(data).find(|nal| sps_type(nal)).ok_or(SequenceError::NoSps).and_then(read_sps);
     let record = || record_sps(data).and_then(read_sps);
-    let picture = if annexb_first { annexb().or_else(|_| record()) } else { record().or_else(|error| annexb().map_err(|_| error)) };
+    let picture = if annexb_first {
+        annexb().or_else(|_| record())
+    } else {
+        record().or_else(|error| annexb().map_err(|_| error))
+    };
     picture.map(Some)
 }
 
@@ -100,7 +104,8 @@ fn sequence_header(body: &[u8]) -> Option<(Coded, &[u8])> {
 
 /// The NAL units of a byte stream, none of them empty.
 fn annexb_nals(data: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let starts: Vec<usize> = data.windows(3).enumerate().filter(|(_, bytes)| *bytes == [0, 0, 1]).map(|(at, _)| at).collect();
+    let starts: Vec<usize> =
+        data.windows(3).enumerate().filter(|(_, bytes)| *bytes == [0, 0, 1]).map(|(at, _)| at).collect();
     let ends: Vec<usize> = starts.iter().skip(1).copied().chain([data.len()]).collect();
     starts.into_iter().zip(ends).filter_map(|(start, end)| {
         let nal = data.get(start + 3..end)?;
@@ -154,7 +159,12 @@ fn read_avc_sps(nal: &[u8]) -> Result<Picture, SequenceError> {
     let sps = SeqParameterSet::from_bits(BitReader::new(&rbsp[..])).map_err(broken)?;
     let (width, height) = sps.pixel_dimensions().map_err(broken)?;
     let level = sps.level().level_idc();
-    Ok(Picture { width, height, profile: format!("{:?}", sps.profile()), level: format!("{}.{}", level / 10, level % 10) })
+    Ok(Picture {
+        width,
+        height,
+        profile: format!("{:?}", sps.profile()),
+        level: format!("{}.{}", level / 10, level % 10),
+    })
 }
 
 fn read_hevc_sps(nal: &[u8]) -> Result<Picture, SequenceError> {
@@ -200,7 +210,8 @@ fn hevc_profile_tier_level(bits: &mut impl BitRead, sub_layers: u32) -> Result<(
     let level: u32 = bits.read::<8, _>("general_level_idc")?;
     let mut present = Vec::new();
     for _ in 0..sub_layers {
-        present.push((bits.read_bit("sub_layer_profile_present_flag")?, bits.read_bit("sub_layer_level_present_flag")?));
+        present
+            .push((bits.read_bit("sub_layer_profile_present_flag")?, bits.read_bit("sub_layer_level_present_flag")?));
     }
     if sub_layers > 0 {
         bits.skip(2 * (8 - sub_layers), "reserved_zero_2bits")?;
@@ -309,7 +320,8 @@ mod tests {
     use super::*;
 
     fn bytes(hex: &str) -> Vec<u8> {
-        let digits: Vec<u8> = hex.chars().filter_map(|c| c.to_digit(16)).filter_map(|digit| u8::try_from(digit).ok()).collect();
+        let digits: Vec<u8> =
+            hex.chars().filter_map(|c| c.to_digit(16)).filter_map(|digit| u8::try_from(digit).ok()).collect();
         digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
     }
 
@@ -319,8 +331,7 @@ mod tests {
         let sps = bytes("6764001eacd940a02ff970110000030001000003003c0f162d96");
         let pps = bytes("68ef8fcb");
         let size = |nal: &[u8]| u16::try_from(nal.len()).unwrap().to_be_bytes();
-        let record =
-            [&bytes("01 64001e ffe1")[..], &size(&sps), &sps, &[1], &size(&pps), &pps].concat();
+        let record = [&bytes("01 64001e ffe1")[..], &size(&sps), &sps, &[1], &size(&pps), &pps].concat();
         let stream = [&[0, 0, 0, 1][..], &sps, &[0, 0, 0, 1], &pps].concat();
         for data in [&record, &stream] {
             for annexb_first in [true, false] {
@@ -341,7 +352,15 @@ mod tests {
 
     #[test]
     fn other_tags_are_none() {
-        for body in [&b""[..], b"\x17", b"\x17\x01\0\0\0\x09", b"\x27\x01\0\0\0", b"\x90vp09\x01", b"\x91hvc1\0\0\0", b"\x12\0\0\0\0"] {
+        for body in [
+            &b""[..],
+            b"\x17",
+            b"\x17\x01\0\0\0\x09",
+            b"\x27\x01\0\0\0",
+            b"\x90vp09\x01",
+            b"\x91hvc1\0\0\0",
+            b"\x12\0\0\0\0",
+        ] {
             assert_eq!(read_sequence_header(body, true), Ok(None), "{body:?}");
         }
     }

@@ -325,7 +325,10 @@ impl ServerSession {
             page_url: text("pageUrl"),
             object_encoding: object.property("objectEncoding").and_then(Value::as_number).unwrap_or(0.0),
             enhanced: enhanced.iter().any(|key| object.property(key).is_some()),
-            reconnects: object.property("capsEx").and_then(Value::as_number).is_some_and(|caps| message_stream_id(caps) & 1 != 0),
+            reconnects: object
+                .property("capsEx")
+                .and_then(Value::as_number)
+                .is_some_and(|caps| message_stream_id(caps) & 1 != 0),
         }));
         Ok(Event::Connect)
     }

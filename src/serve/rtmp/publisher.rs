@@ -104,10 +104,9 @@ impl Publish {
                 self.summary.started_ms + u64::from(firstpkt_timeout_ms + rest_ms),
                 CloseReason::NoMedia(firstpkt_timeout_ms),
             ),
-            Some(heard_ms) => (
-                heard_ms + u64::from(normal_timeout_ms + rest_ms),
-                CloseReason::PublisherSilent(normal_timeout_ms),
-            ),
+            Some(heard_ms) => {
+                (heard_ms + u64::from(normal_timeout_ms + rest_ms), CloseReason::PublisherSilent(normal_timeout_ms))
+            }
         }
     }
 }
@@ -153,7 +152,9 @@ impl fmt::Display for Summary {
         }?;
         match self.mr_latency_ms {
             // What waits between two reads: ms x kbit/s / 8.
-            Some(ms) if kbps > 0 => write!(f, ", read every {ms} ms: up to {} KiB wait", ms.saturating_mul(kbps) / 8192),
+            Some(ms) if kbps > 0 => {
+                write!(f, ", read every {ms} ms: up to {} KiB wait", ms.saturating_mul(kbps) / 8192)
+            }
             Some(ms) => write!(f, ", read every {ms} ms"),
             None => Ok(()),
         }

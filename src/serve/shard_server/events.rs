@@ -151,7 +151,10 @@ impl ShardServer {
         let (tc_url, app) = connection.session.connect().map_or(("", ""), |connect| (&connect.tc_url, &connect.app));
         let address = StreamAddress::resolve(tc_url, app, stream).map_err(|error: UrlError| error.to_string())?;
         let config = self.shared.config();
-        let vhost = config.vhost(&address.vhost).cloned().ok_or_else(|| format!("vhost {} is not configured", address.vhost))?;
+        let vhost = config
+            .vhost(&address.vhost)
+            .cloned()
+            .ok_or_else(|| format!("vhost {} is not configured", address.vhost))?;
         if !vhost.enabled {
             return Err(format!("vhost {} is off", vhost.name));
         }

@@ -76,8 +76,7 @@ impl Connection {
     pub(super) fn deadline(&self) -> Option<(u64, CloseReason)> {
         let service = !self.plays.is_empty() || !self.publishes.is_empty();
         let send = self.sending.then_some((self.send_started_ms + IO_MS_MAX, CloseReason::Stalled));
-        let handshake =
-            (!self.handshaken).then_some((self.heard_ms + HANDSHAKE_MS_MAX, CloseReason::HandshakeTimeout));
+        let handshake = (!self.handshaken).then_some((self.heard_ms + HANDSHAKE_MS_MAX, CloseReason::HandshakeTimeout));
         let idle = (!service).then_some((self.heard_ms + IO_MS_MAX, CloseReason::Idle));
         let publishes = self.publishes.iter().map(Publish::deadline);
         [send, handshake, idle].into_iter().flatten().chain(publishes).min_by_key(|(deadline_ms, _)| *deadline_ms)
@@ -129,11 +128,7 @@ impl CloseReason {
     pub(in crate::serve) fn may_have_last_words(&self) -> bool {
         matches!(
             self,
-            Self::Protocol(_)
-                | Self::PublishRefused(_)
-                | Self::PlayRefused(_)
-                | Self::Tls(_)
-                | Self::SequenceHeader(_)
+            Self::Protocol(_) | Self::PublishRefused(_) | Self::PlayRefused(_) | Self::Tls(_) | Self::SequenceHeader(_)
         )
     }
 

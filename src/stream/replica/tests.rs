@@ -5,8 +5,7 @@ use crate::{
 };
 use bytes::Bytes;
 
-const SETTINGS: Settings =
-    Settings { gop_cache: true, gop_cache_tags_max: 2500, queue_ms_max: 30_000, mw_latency_ms: Some(350), mw_msgs: 8 };
+const SETTINGS: Settings = Settings::DEFAULT;
 
 const METADATA: &[u8] = b"\x02\x00\x0AonMetaData\x08\0\0\0\x01\0\x0Cvideocodecid\0\x40\x1C\0\0\0\0\0\0\0\0\x09";
 const VIDEO_HEADER: &[u8] = &[0x17, 0];
@@ -60,7 +59,7 @@ fn run(replica: &Replica, subscription: &mut Subscription, now_ms: u64) -> Vec<S
             Step::Wait => return steps,
             Step::Start { headers, again } => format!("start headers={} again={again}", headers.iter().count()),
             Step::Skipped { headers } => format!("skipped headers={}", headers.iter().count()),
-            Step::End => "end".to_owned(),
+            Step::End { silent } => if silent { "end, silent" } else { "end" }.to_owned(),
             Step::Entries(range) => {
                 let newest = replica.log().range(range.clone()).map(|entry| entry.time_ms).max().unwrap();
                 subscription.advance(range.end, newest);
@@ -205,7 +204,7 @@ fn ends_are_told_after_the_last_tag_and_republish_goes_on() {
     run(&replica, &mut stays, 1000);
     run(&replica, &mut slow, 1000);
     gops(&mut replica, 1..2);
-    replica.end();
+    replica.end(false);
     assert_eq!(run(&replica, &mut stays, 2000), ["entries 53..103", "end"]);
     let mut late = replica.subscribe();
     assert!(run(&replica, &mut late, 2000).is_empty(), "nobody publishes");
@@ -227,7 +226,7 @@ fn the_log_is_cut_to_what_is_needed() {
     replica.schedule.remove(1);
     replica.trim();
     assert_eq!((replica.log().first(), replica.log().head()), (203, 253), "one GOP for joiners");
-    replica.end();
+    replica.end(false);
     replica.trim();
     assert_eq!(replica.log().bytes(), 0);
 }
