@@ -187,6 +187,10 @@ async fn live(load: &Load, group: &Group, player: &Player, index: usize) -> Resu
             return drop_all(load, player, spec, &mut transport).await;
         }
         keep_pace(player, spec).await;
+        if player.started.get() && player.checker.is_none() {
+            // TLS must be read, but as seldom as plain bytes are dropped.
+            load.rest().await;
+        }
         glommio::yield_if_needed().await;
     }
 }

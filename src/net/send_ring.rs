@@ -23,6 +23,9 @@ const SUBMISSIONS: u32 = 512;
 const COMPLETIONS: u32 = 16_384;
 /// Sends handed to the kernel per system call.
 const SUBMIT_AT: usize = 256;
+/// Bytes of one player's own that are handed over at once: the kernel copies them while they are in the CPU's
+/// cache, and the next player's take their place.
+const SUBMIT_AT_OWN_BYTES: usize = 32 << 10;
 /// iovecs of one sendmsg; the kernel takes 1024.
 const PARTS_MAX: usize = 1000;
 /// A piece of media below this is copied rather than referenced: an iovec and a refcount cost more.
@@ -35,6 +38,8 @@ pub enum SendBuf {
     Shared(Rc<Vec<u8>>),
     /// One player's own list.
     Gather(Box<Gather>),
+    /// One player's own bytes: encrypted ones.
+    Own(Vec<u8>),
 }
 
 impl SendBuf {
@@ -43,6 +48,7 @@ impl SendBuf {
         match self {
             Self::Shared(bytes) => bytes.len(),
             Self::Gather(gather) => gather.bytes,
+            Self::Own(bytes) => bytes.len(),
         }
     }
 
@@ -165,6 +171,8 @@ pub struct SendRing {
     /// Sends that have ended and are not reported yet.
     ended: Vec<Ended>,
     unsubmitted: usize,
+    /// Bytes of [`SendBuf::Own`] among them.
+    own_bytes: usize,
     syscalls: u64,
     eventfd: RawFd,
 }
@@ -193,7 +201,7 @@ impl SendRing {
             return Err(io::Error::last_os_error());
         }
         ring.submitter().register_eventfd(eventfd)?;
-        Ok(Self { ring, ops: Slab::new(), ended: Vec::new(), unsubmitted: 0, syscalls: 0, eventfd })
+        Ok(Self { ring, ops: Slab::new(), ended: Vec::new(), unsubmitted: 0, own_bytes: 0, syscalls: 0, eventfd })
     }
 
     /// The file to wait on for late completions; take it once.
@@ -217,10 +225,15 @@ impl SendRing {
     pub fn push(&mut self, token: u64, descriptor: RawFd, buf: SendBuf) {
         let key = self.ops.insert(Op { token, buf });
         let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let send = |bytes: &[u8]| {
+            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            opcode::Send::new(Fd(descriptor), bytes.as_ptr(), len).flags(flags).build()
+        };
         let entry = match &mut self.ops[key].buf {
-            SendBuf::Shared(bytes) => {
-                let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                opcode::Send::new(Fd(descriptor), bytes.as_ptr(), len).flags(flags).build()
+            SendBuf::Shared(bytes) => send(bytes),
+            SendBuf::Own(bytes) => {
+                self.own_bytes += bytes.len();
+                send(bytes)
             }
             SendBuf::Gather(gather) => {
                 opcode::SendMsg::new(Fd(descriptor), gather.seal()).flags(flags.cast_unsigned()).build()
@@ -236,6 +249,9 @@ impl SendRing {
         self.unsubmitted += 1;
         if self.unsubmitted >= SUBMIT_AT {
             self.submit();
+        } else if self.own_bytes >= SUBMIT_AT_OWN_BYTES {
+            self.submit();
+            self.reap();
         }
     }
 
@@ -264,6 +280,7 @@ impl SendRing {
             Err(error) => tracing::error!(%error, "send ring: submit failed"),
         }
         self.syscalls += 1;
+        self.own_bytes = 0;
     }
 
     /// Takes completions in; tells whether there were any.

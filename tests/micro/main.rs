@@ -31,7 +31,7 @@ const VIDEO_BYTES: usize = 10_400;
 const AUDIO_BYTES: usize = 370;
 const CHUNK_SIZE: usize = 60_000;
 const SETTINGS: Settings =
-    Settings { gop_cache: true, gop_cache_tags_max: 2500, queue_ms_max: 30_000, mw_latency_ms: Some(350), mw_msgs: 8 };
+    Settings::DEFAULT;
 
 fn second() -> Vec<Entry> {
     let mut entries = Vec::new();

@@ -15,7 +15,6 @@ use smallvec::SmallVec;
 use std::{
     io::IoSlice,
     panic::{AssertUnwindSafe, catch_unwind},
-    rc::Rc,
     task::{Context, Poll},
     time::Instant,
 };
@@ -266,7 +265,8 @@ fn wrap(tls: &mut tls::Session, buf: Option<SendBuf>) -> SendBuf {
     let wire = match &buf {
         None => tls.take_output(),
         Some(SendBuf::Shared(bytes)) => tls.wrap(&[IoSlice::new(bytes)]),
+        Some(SendBuf::Own(bytes)) => tls.wrap(&[IoSlice::new(bytes)]),
         Some(SendBuf::Gather(gather)) => tls.wrap(&gather.pieces().map(IoSlice::new).collect::<Vec<_>>()),
     };
-    SendBuf::Shared(Rc::new(wire))
+    SendBuf::Own(wire)
 }
