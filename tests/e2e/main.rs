@@ -7,8 +7,16 @@
 mod bad_input;
 mod clients;
 mod commands;
+mod conf;
+mod live;
 mod media;
 mod operation;
 mod peer;
+mod play;
+mod publish;
 mod relay;
+mod reload;
+mod rtmps;
 mod server;
+mod stop;
+mod time;

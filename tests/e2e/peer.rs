@@ -121,9 +121,25 @@ impl Peer {
     }
 
     pub(crate) fn send(&mut self, csid: u32, type_id: u8, msid: u32, timestamp: u32, body: &[u8]) {
+        self.try_send(csid, type_id, msid, timestamp, body).expect("send");
+    }
+
+    fn try_send(&mut self, csid: u32, type_id: u8, msid: u32, timestamp: u32, body: &[u8]) -> std::io::Result<()> {
         let mut out = Vec::new();
         self.writer.write(&mut out, csid, type_id, msid, timestamp, body);
-        self.socket.write_all(&out).expect("send");
+        self.socket.write_all(&out)
+    }
+
+    /// A video frame of a few bytes, or of `padding` more.
+    pub(crate) fn send_frame(&mut self, msid: u32, time: u32, key: bool, padding: usize) {
+        self.try_send_frame(msid, time, key, padding).expect("send");
+    }
+
+    /// The same on a connection that the server may have closed.
+    pub(crate) fn try_send_frame(&mut self, msid: u32, time: u32, key: bool, padding: usize) -> std::io::Result<()> {
+        let [a, b, c, d] = time.to_be_bytes();
+        let head = [if key { 0x17 } else { 0x27 }, 1, 0, 0, 0, a, b, c, d];
+        self.try_send(6, 9, msid, time, &[&head[..], &vec![7; padding]].concat())
     }
 
     /// One GOP: sequence headers, a keyframe, `frames - 1` inter frames of 40 ms, audio beside each.
@@ -203,6 +219,20 @@ impl Peer {
         self.find(&format!("{wanted:?}"), |message| {
             (Control::read(message).expect("a control message") == Some(wanted)).then_some(())
         });
+    }
+
+    /// The times of the next `count` frames of audio and video, setups left out, and how many ms after this
+    /// call each came.
+    pub(crate) fn expect_frames(&mut self, count: usize) -> Vec<(u32, u128)> {
+        let started = std::time::Instant::now();
+        let mut frames = Vec::new();
+        while frames.len() < count {
+            let (_, time, body) = self.expect_media();
+            if body[1] == 1 {
+                frames.push((time, started.elapsed().as_millis()));
+            }
+        }
+        frames
     }
 
     /// The next media message: type, time, body.

@@ -38,6 +38,30 @@ impl Server {
         Self::start_with(config, Command::new(env!("CARGO_BIN_EXE_corecast")))
     }
 
+    /// Starts with variables of the environment.
+    pub(crate) fn start_in(config: &str, variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_corecast"));
+        command.envs(variables.iter().copied());
+        Self::start_with(config, command)
+    }
+
+    /// Starts with the inside of one vhost.
+    pub(crate) fn vhost(inside: &str) -> Self {
+        Self::start(&format!("listen 127.0.0.1:0; max_connections 6000; vhost __defaultVhost__ {{ {inside} }}"))
+    }
+
+    /// Writes the configuration anew, and waits until it is in force, or refused; returns what the log says
+    /// of it.
+    pub(crate) fn reload(&self, config: &str) -> String {
+        fs::write(self.file("test.conf"), config).expect("a configuration");
+        let before = self.log().len();
+        self.signal("-HUP");
+        eventually("a reload", || {
+            let said = self.log().split_off(before);
+            (said.contains("reload: done") || said.contains("nothing has changed")).then_some(said)
+        })
+    }
+
     /// One vhost with its defaults on a free port.
     pub(crate) fn plain() -> Self {
         Self::start("listen 127.0.0.1:0; max_connections 6000; vhost __defaultVhost__ { }")
@@ -60,8 +84,9 @@ impl Server {
         let stdout = BufReader::new(child.stdout.take().expect("stdout"));
         let mut addresses = Vec::new();
         for line in stdout.lines().map_while(Result::ok) {
-            if let Some(address) = line.strip_prefix("listen:") {
-                addresses.push(address.trim().parse().expect("an address"));
+            if let Some(listen) = line.strip_prefix("listen:") {
+                let address = listen.split_whitespace().next().expect("an address");
+                addresses.push(address.parse().expect("an address"));
             }
             if line.starts_with("play:") {
                 break;

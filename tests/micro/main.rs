@@ -30,8 +30,7 @@ use std::hint::black_box;
 const VIDEO_BYTES: usize = 10_400;
 const AUDIO_BYTES: usize = 370;
 const CHUNK_SIZE: usize = 60_000;
-const SETTINGS: Settings =
-    Settings::DEFAULT;
+const SETTINGS: Settings = Settings::DEFAULT;
 
 fn second() -> Vec<Entry> {
     let mut entries = Vec::new();
