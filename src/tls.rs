@@ -58,6 +58,10 @@ impl LoadError {
     /// What to do.
     pub fn fix(&self) -> String {
         match self {
+            // What is there must not be written over.
+            Self::Key(path, _) | Self::Cert(path, _) if path.exists() => {
+                "name a PEM file that this process may read, without a password".to_owned()
+            }
             Self::Key(path, _) => format!("for a test: openssl genrsa -out {} 2048", path.display()),
             Self::Cert(path, _) => format!(
                 "for a test: openssl req -new -x509 -key {} -out {} -days 3650 -subj /CN=localhost",
@@ -77,7 +81,7 @@ impl Acceptor {
     pub fn load(key: &Path, cert: &Path) -> Result<Self, LoadError> {
         let explain = |error: PemError| match error {
             PemError::Io(error) => error.to_string(),
-            PemError::NoItemsFound => "it holds none (PEM is expected, and no password)".to_owned(),
+            PemError::NoItemsFound => "it holds none".to_owned(),
             other => other.to_string(),
         };
         let key_error = |error: String| LoadError::Key(key.to_owned(), error);

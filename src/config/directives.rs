@@ -164,7 +164,7 @@ known! {
             "Whether SIGTERM drains as SIGQUIT does.";
         "grace_start_wait" Number("ms", 0..=600_000), "2300", Now,
             "SIGQUIT: how long new connections are still accepted.";
-        "grace_drain_limit" Number("s", 0..=86_400), "30", Now,
+        "grace_drain_limit" Number("seconds", 0..=86_400), "30", Now,
             "Ours. SIGQUIT: how long those who are connected are served on at most.";
         "grace_final_wait" Number("ms", 0..=600_000), "3200", Now,
             "SIGQUIT: how long the process stays when everybody has gone.";
@@ -200,7 +200,7 @@ known! {
             "Reads size, profile and level from AVC, HEVC and AV1 sequence headers; a broken one ends the publish. off takes anything.";
         "try_annexb_first" Flag, "on", Now,
             "Whether a sequence header is tried as Annex B before it is tried as a configuration record, or the other way round.";
-        "kickoff_for_idle" Number("s", 0..=86_400), "0", Now,
+        "kickoff_for_idle" Number("seconds", 0..=86_400), "0", Now,
             "A publisher whose stream nobody has played for so long is disconnected; 0 is never.";
         "takeover" Word(&["reject", "replace"]), "reject", Now,
             "Ours. What happens when somebody publishes a stream that is being published: the newcomer is refused, or takes over.";
@@ -208,7 +208,7 @@ known! {
     Play {
         "gop_cache" Flag, "on", Now, "Late joiners start at the newest keyframe; off: with the newest data.";
         "gop_cache_max_frames" Number("messages", 1..=1_000_000), "2500", Now, "A longer GOP is not kept.";
-        "queue_length" Number("s", 1..=3600), "30", Now,
+        "queue_length" Number("seconds", 1..=3600), "30", Now,
             "A player that lags by more goes on at the newest keyframe; whole GOPs are left out.";
         "time_jitter" Word(&["full", "zero", "off"]), "full", NextPublish,
             "full: each player's time starts at 0, jumps over 250 ms are taken out, no track goes back. zero: starts at 0, else as published. off: as published.";

@@ -148,14 +148,16 @@ fn open(out: &mut String, head: &str, depth: usize) {
 
 fn describe(out: &mut String, block: Block, depth: usize) {
     let indent = " ".repeat(4 * depth);
-    for known in KNOWN.iter().filter(|known| known.block == block) {
+    for (at, known) in KNOWN.iter().filter(|known| known.block == block).enumerate() {
         let mut text = format!("{} Values: {}.", known.effect, known.values.allowed().replace('`', ""));
         match known.default {
             "" => text.push_str(" No default."),
             default => text.push_str(&format!(" Default: {default}.")),
         }
-        text.push_str(&format!(" Env: {}. A reload acts {}.", known.variables().join(" or "), known.acts.text()));
-        out.push('\n');
+        text.push_str(&format!(" Env: {}. Changed by reload: {}.", known.variables().join(" or "), known.acts.text()));
+        if at > 0 || block == Block::Top {
+            out.push('\n');
+        }
         for line in wrapped(&text, 100 - 4 * depth) {
             out.push_str(&format!("{indent}# {line}\n"));
         }

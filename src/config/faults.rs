@@ -89,10 +89,10 @@ impl fmt::Display for Faults {
                     let snippet = Snippet::source(&source.text).path(&source.name).annotation(annotation);
                     Renderer::plain().render(&[title.element(snippet)])
                 }
-                None => match &fault.help {
-                    Some(help) => Renderer::plain().render(&[title.element(Level::HELP.message(help))]),
-                    None => Renderer::plain().render(&[title.element(Level::NOTE.message("nothing else"))]),
-                },
+                None => {
+                    let help = fault.help.as_deref().unwrap_or("see conf/full.conf");
+                    Renderer::plain().render(&[title.element(Level::HELP.message(help))])
+                }
             };
             f.write_str(&drawn)?;
         }

@@ -37,7 +37,8 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
     let (listen, chunk_size) = load_rtmp(loader, rtmp, listen, chunk_size);
     let rtmps = load_rtmps(loader, rtmps, &listen);
     if listen.is_empty() && rtmps.listen.is_empty() && loader.faults.is_empty() {
-        let fault = Fault::nowhere("no `listen` directive: nobody could connect");
+        let file = loader.sources.0.first().map_or("environment", |source| &source.name);
+        let fault = Fault::nowhere(format!("{file}: no `listen` directive, so nobody could connect"));
         loader.faults.push(fault.help("add `listen 1935;`, or set SRS_LISTEN=1935"));
     }
     let mut vhosts = load_vhosts(loader, &vhosts, chunk_size);

@@ -256,7 +256,15 @@ impl Config {
                     let source = loader.sources.add(path.display().to_string(), text);
                     directives = loader.sources.parse(Some(path), source, &mut loader.faults);
                 }
-                Err(error) => loader.faults.push(Fault::nowhere(format!("{}: {error}", path.display()))),
+                Err(error) => {
+                    let fault = Fault::nowhere(format!("{}: {error}", path.display()));
+                    let utf8 = error.kind() == std::io::ErrorKind::InvalidData;
+                    loader.faults.push(fault.help(if utf8 {
+                        "save it as UTF-8"
+                    } else {
+                        "check the path and its rights"
+                    }));
+                }
             }
         } else if let Some((name, text)) = input.text {
             let source = loader.sources.add(name, text);

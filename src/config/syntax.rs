@@ -132,7 +132,8 @@ impl<I: Iterator<Item = (Token, Range<usize>)>> Reader<'_, I> {
             if self.is_unended(&directive) {
                 let last = directive.arguments.last().unwrap_or(&directive.name).place.span.end;
                 let message = format!("`{}` is not ended", directive.name.text);
-                self.fault(last..(last + 1).min(self.text.len().max(last)), message, "add `;` here");
+                let before = self.text.get(..last).and_then(|text| text.char_indices().next_back());
+                self.fault(before.map_or(last, |(at, _)| at)..last, message, "add `;` behind this");
                 return Some(directive);
             }
             match self.tokens.next() {

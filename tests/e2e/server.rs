@@ -72,10 +72,18 @@ impl Server {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("test.conf");
         fs::write(&file, config).expect("a configuration");
+        command.arg("-c").arg(&file);
+        Self::launch(directory, command)
+    }
+
+    /// Starts through `command` as it is.
+    pub(crate) fn start_bare(command: Command) -> Self {
+        Self::launch(tempfile::tempdir().expect("a directory"), command)
+    }
+
+    fn launch(directory: TempDir, mut command: Command) -> Self {
         let log = fs::File::create(directory.path().join("log")).expect("a log");
         let mut child = command
-            .arg("-c")
-            .arg(&file)
             .env("RUST_LOG", "warn,corecast=debug")
             .stdout(Stdio::piped())
             .stderr(log)

@@ -83,7 +83,7 @@ fn broken_syntax_is_named() {
     assert_eq!(first_fault("listen 1; }"), "this `}` closes nothing");
     assert_eq!(first_fault("listen 'x;"), "this quote is never closed");
     assert_eq!(first_fault("; listen 1;"), "a directive's name is expected here");
-    assert_eq!(first_fault(""), "no `listen` directive: nobody could connect");
+    assert_eq!(first_fault(""), "x.conf: no `listen` directive, so nobody could connect");
     assert!(faults(&"a {".repeat(10_000)).iter().any(|fault| fault.1 == "blocks nested deeper than 16"));
     assert_eq!(first_fault("listen 1 2; rtmp { listen 3; }"), "`listen` is set at the top level too, and differs");
     assert_eq!(first_fault("listen 1 1;"), "0.0.0.0:1 is listened on already");
