@@ -79,10 +79,8 @@ impl Acceptor {
     /// # Errors
     /// [`LoadError`].
     pub fn load(key: &Path, cert: &Path) -> Result<Self, LoadError> {
-        let explain = |error: PemError| match error {
-            PemError::Io(error) => error.to_string(),
-            PemError::NoItemsFound => "it holds none".to_owned(),
-            other => other.to_string(),
+        let explain = |error: PemError| {
+            if matches!(error, PemError::NoItemsFound) { "it holds none".to_owned() } else { error.to_string() }
         };
         let key_error = |error: String| LoadError::Key(key.to_owned(), error);
         let cert_error = |error: String| LoadError::Cert(cert.to_owned(), error);

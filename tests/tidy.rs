@@ -13,12 +13,13 @@ use std::{
 const MAY_USE: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("net", &[]),
-    ("config", &[]),
+    ("config", &["tls"]),
+    ("tls", &[]),
     ("stats", &[]),
     ("cores", &[]),
     ("stream", &["proto", "stats"]),
     ("shard", &["stream", "proto", "stats"]),
-    ("serve", &["shard", "stream", "proto", "net", "config", "stats", "cores"]),
+    ("serve", &["shard", "stream", "proto", "net", "config", "tls", "stats", "cores"]),
 ];
 /// The load generator must not know the server's inside.
 const BENCH_MAY_USE: &[&str] = &["proto", "net", "cores", "stats"];

@@ -118,7 +118,9 @@ impl Known {
                 vec![format!("SRS_{upper}"), format!("SRS_RTMP_{upper}")]
             }
             Block::Top if upper.starts_with("SRS_") => vec![upper.clone(), format!("SRS_{upper}")],
-            block => vec![format!("{}{upper}", block.variable_prefix())],
+            Block::Top | Block::Rtmps | Block::Vhost | Block::Publish | Block::Play => {
+                vec![format!("{}{upper}", self.block.variable_prefix())]
+            }
         }
     }
 }

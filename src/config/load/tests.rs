@@ -88,6 +88,8 @@ fn broken_syntax_is_named() {
     assert_eq!(first_fault("listen 1 2; rtmp { listen 3; }"), "`listen` is set at the top level too, and differs");
     assert_eq!(first_fault("listen 1 1;"), "0.0.0.0:1 is listened on already");
     assert_eq!(first_fault("listen 1; chunk_size 128; chunk_size 129;"), "`chunk_size` is set twice");
+    // The last character of a text may be of several bytes.
+    drop(Config::parse("x", "#\n\"\"\u{e9}}").unwrap_err().to_string());
     // A forgotten `;` costs its own directive only.
     let found: Vec<_> =
         faults("listen 1935\nmax_connections 0;\nvhost a { tcp_nodelay on }").into_iter().map(|(_, m, _)| m).collect();

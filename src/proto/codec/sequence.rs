@@ -55,13 +55,18 @@ pub enum SequenceError {
 /// [`SequenceError`]: neither form can be read.
 pub fn read_sequence_header(body: &[u8], annexb_first: bool) -> Result<Option<Picture>, SequenceError> {
     let Some((codec, data)) = sequence_header(body) else { return Ok(None) };
-    let (sps_type, record_sps): (fn(&[u8]) -> bool, fn(&[u8]) -> Result<&[u8], SequenceError>) = match codec {
-        Coded::Avc => (|nal| nal[0] & 0x1F == 7, avc_record_sps),
-        Coded::Hevc => (|nal| nal[0] >> 1 & 0x3F == 33, hevc_record_sps),
+    let is_sps = |nal: &&[u8]| match codec {
+        Coded::Avc => nal[0] & 0x1F == 7,
+        Coded::Hevc => nal[0] >> 1 & 0x3F == 33,
+        Coded::Av1 => false,
+    };
+    let record_sps = match codec {
+        Coded::Avc => avc_record_sps,
+        Coded::Hevc => hevc_record_sps,
         Coded::Av1 => return read_av1(data).map(Some),
     };
     let read_sps = |sps: &[u8]| if codec == Coded::Avc { read_avc_sps(sps) } else { read_hevc_sps(sps) };
-    let annexb = || annexb_nals(data).find(|nal| sps_type(nal)).ok_or(SequenceError::NoSps).and_then(read_sps);
+    let annexb = || annexb_nals(data).find(is_sps).ok_or(SequenceError::NoSps).and_then(read_sps);
     let record = || record_sps(data).and_then(read_sps);
     let picture = if annexb_first {
         annexb().or_else(|_| record())

@@ -156,8 +156,11 @@ impl ShardServer {
         for play in &mut connection.plays {
             let Some(stream) = self.relay.stream(play.stream) else { continue };
             let one_by_one = stream.replica.settings().is_one_by_one();
-            // One tag each time that it is due, and none in between.
-            while !one_by_one || turn != Turn::Own {
+            if one_by_one && turn == Turn::Own {
+                // One tag each time that it is due, and none in between.
+                continue;
+            }
+            loop {
                 match play.step(&stream.replica, &mut connection.session, &mut out, now_ms) {
                     Progress::Took(tags) => {
                         self.stats.tags_sent.add(tags);
