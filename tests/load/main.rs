@@ -122,15 +122,16 @@ fn two_hundred_reloads_under_five_hundred_players() {
     let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let second = (28_000..30_000).find(free).expect("a free port");
     let config = |round: u32| {
-        let (latency, cache) = ([350, 100, 200][round as usize % 3], if round % 5 == 0 { "off" } else { "on" });
-        let listen = if round % 2 == 0 { String::new() } else { format!("127.0.0.1:{second}") };
+        let (latency, cache) =
+            ([350, 100, 200][round as usize % 3], if round.is_multiple_of(5) { "off" } else { "on" });
+        let listen = if round.is_multiple_of(2) { String::new() } else { format!("127.0.0.1:{second}") };
         format!(
             "listen 127.0.0.1:0 {listen}; max_connections {}; vhost other{} {{ }} \
              vhost __defaultVhost__ {{ chunk_size {}; publish {{ normal_timeout {}; }} \
              play {{ mw_latency {latency}; mw_msgs {}; gop_cache {cache}; queue_length {}; }} }}",
             1000 + round % 7,
             round % 4,
-            if round % 2 == 0 { 60_000 } else { 4096 },
+            if round.is_multiple_of(2) { 60_000 } else { 4096 },
             5000 + round,
             round % 9,
             10 + round % 20,
