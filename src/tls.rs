@@ -4,7 +4,7 @@
 //! [`Session::receive`]; what is to be sent comes out of [`Session::wrap`] and [`Session::take_output`].
 
 use rustls::{
-    ServerConfig, ServerConnection,
+    CipherSuite, ExtractedSecrets, ProtocolVersion, ServerConfig, ServerConnection,
     crypto::aws_lc_rs,
     pki_types::{
         CertificateDer, PrivateKeyDer,
@@ -80,6 +80,9 @@ impl Acceptor {
     /// [`LoadError`].
     pub fn load(key: &Path, cert: &Path) -> Result<Self, LoadError> {
         let explain = |error: PemError| {
+            if let PemError::Io(error) = &error {
+                return error.to_string();
+            }
             if matches!(error, PemError::NoItemsFound) { "it holds none".to_owned() } else { error.to_string() }
         };
         let key_error = |error: String| LoadError::Key(key.to_owned(), error);
@@ -110,6 +113,8 @@ impl Acceptor {
         // RTMP clients do not resume sessions: tickets would only be bytes and memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        // For the kernel, where it has TLS.
+        config.enable_secret_extraction = true;
         Ok(Self(Arc::new(config)))
     }
 
@@ -121,16 +126,19 @@ impl Acceptor {
         let mut connection = ServerConnection::new(Arc::clone(&self.0))?;
         // What is written is taken out at once.
         connection.set_buffer_limit(None);
-        Ok(Session(connection))
+        Ok(Session { connection, records: Records::default() })
     }
 }
 
 /// One connection.
-pub struct Session(ServerConnection);
+pub struct Session {
+    connection: ServerConnection,
+    records: Records,
+}
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("handshaking", &self.0.is_handshaking()).finish()
+        f.debug_struct("Session").field("handshaking", &self.connection.is_handshaking()).finish()
     }
 }
 
@@ -142,13 +150,14 @@ impl Session {
     /// The peer breaks TLS.
     pub fn receive(&mut self, mut wire: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         let mut plain = Vec::new();
+        self.records.pass(wire);
         while !wire.is_empty() {
             let broken = |error: std::io::Error| rustls::Error::General(error.to_string());
-            self.0.read_tls(&mut wire).map_err(broken)?;
-            let state = self.0.process_new_packets()?;
+            self.connection.read_tls(&mut wire).map_err(broken)?;
+            let state = self.connection.process_new_packets()?;
             let start = plain.len();
             plain.resize(start + state.plaintext_bytes_to_read(), 0);
-            self.0.reader().read_exact(&mut plain[start..]).map_err(broken)?;
+            self.connection.reader().read_exact(&mut plain[start..]).map_err(broken)?;
             if state.peer_has_closed() {
                 break;
             }
@@ -158,7 +167,7 @@ impl Session {
 
     /// Whether there is something to be sent.
     pub fn wants_write(&self) -> bool {
-        self.0.wants_write()
+        self.connection.wants_write()
     }
 
     /// What TLS itself has to send.
@@ -173,7 +182,7 @@ impl Session {
         let mut rest = &mut pieces[..];
         // Without a limit, one write takes everything.
         while at < bytes {
-            let Ok(written) = self.0.writer().write_vectored(rest) else { break };
+            let Ok(written) = self.connection.writer().write_vectored(rest) else { break };
             if written == 0 {
                 break;
             }
@@ -183,13 +192,92 @@ impl Session {
         self.take(bytes + bytes.div_ceil(RECORD_BYTES_MAX - RECORD_OVERHEAD) * RECORD_OVERHEAD)
     }
 
+    /// Whether the kernel can go on from here: the handshake is over, nothing waits to be sent, no record has
+    /// come in part, and the cipher is one that it knows.
+    pub fn can_leave(&self) -> bool {
+        let suite = self.connection.negotiated_cipher_suite().map(|suite| suite.suite());
+        let known = matches!(
+            suite,
+            Some(
+                CipherSuite::TLS13_AES_128_GCM_SHA256
+                    | CipherSuite::TLS13_AES_256_GCM_SHA384
+                    | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+                    | CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+                    | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                    | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+            )
+        );
+        known && !self.connection.is_handshaking() && !self.connection.wants_write() && self.records.are_whole()
+    }
+
+    /// What the kernel needs to go on.
+    ///
+    /// # Errors
+    /// rustls's; the connection is of no use any more.
+    pub fn into_secrets(self) -> Result<(ProtocolVersion, ExtractedSecrets), rustls::Error> {
+        let version = self.connection.protocol_version().unwrap_or(ProtocolVersion::TLSv1_3);
+        Ok((version, self.connection.dangerous_extract_secrets()?))
+    }
+
     fn take(&mut self, capacity: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(capacity);
-        while self.0.wants_write() {
-            if self.0.write_tls(&mut out).is_err() {
+        while self.connection.wants_write() {
+            if self.connection.write_tls(&mut out).is_err() {
                 break;
             }
         }
         out
+    }
+}
+
+/// Follows the records of a stream of bytes, by their headers (RFC 8446 §5.1).
+#[derive(Debug, Default)]
+struct Records {
+    header: [u8; 5],
+    header_bytes: usize,
+    /// What is still to come of the record at hand.
+    left: usize,
+}
+
+impl Records {
+    fn pass(&mut self, mut wire: &[u8]) {
+        while let Some((&first, rest)) = wire.split_first() {
+            if self.left > 0 {
+                let taken = self.left.min(wire.len());
+                self.left -= taken;
+                wire = &wire[taken..];
+                continue;
+            }
+            self.header[self.header_bytes] = first;
+            self.header_bytes += 1;
+            wire = rest;
+            if self.header_bytes == self.header.len() {
+                self.header_bytes = 0;
+                self.left = usize::from(u16::from_be_bytes([self.header[3], self.header[4]]));
+            }
+        }
+    }
+
+    /// Whether the last record has come whole.
+    fn are_whole(&self) -> bool {
+        self.header_bytes == 0 && self.left == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_followed_at_every_split() {
+        let wire = [&[22, 3, 1, 0, 3, 1, 2, 3][..], &[23, 3, 3, 0, 0], &[23, 3, 3, 1, 0], &[9; 256]].concat();
+        let whole: Vec<usize> = vec![0, 8, 13, wire.len()];
+        for split in 0..=wire.len() {
+            let mut records = Records::default();
+            records.pass(&wire[..split]);
+            assert_eq!(records.are_whole(), whole.contains(&split), "{split}");
+            records.pass(&wire[split..]);
+            assert!(records.are_whole());
+        }
     }
 }

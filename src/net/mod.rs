@@ -4,12 +4,15 @@
 
 mod cpu_time;
 mod keep_awake;
+mod ktls;
 mod listen;
 mod send_ring;
 mod socket;
 
 pub use cpu_time::thread_cpu_time;
 pub use keep_awake::{INTERVAL as KEEP_AWAKE_INTERVAL, KeepAwake};
+pub use ktls::has_ktls;
+pub(crate) use ktls::{offload, prepare};
 pub use listen::{Acceptor, BACKLOG, ListenError, Listeners};
 pub use send_ring::{Ended, Gather, Notifier, SendBuf, SendRing};
 pub use socket::{Receiver, SEND_BUFFER_BYTES, disable_huge_pages, file_limit, raise_file_limit};

@@ -10,7 +10,7 @@
 
 use bytes::Bytes;
 use glommio::io::BufferedFile;
-use io_uring::{IoUring, cqueue, opcode, types::Fd};
+use io_uring::{IoUring, cqueue, opcode, squeue, types::Fd};
 use slab::Slab;
 use std::{
     io,
@@ -151,6 +151,8 @@ impl Gather {
 struct Op {
     token: u64,
     buf: SendBuf,
+    /// What has gone, of a send that the kernel may take in pieces, and where it goes.
+    pieces: Option<(usize, RawFd)>,
 }
 
 /// How a send ended.
@@ -223,7 +225,7 @@ impl SendRing {
     /// Queues a send on `descriptor`, which must have none in flight; [`Self::pump`] tells `token`
     /// how it ended.
     pub fn push(&mut self, token: u64, descriptor: RawFd, buf: SendBuf) {
-        let key = self.ops.insert(Op { token, buf });
+        let key = self.ops.insert(Op { token, buf, pieces: None });
         let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
         let send = |bytes: &[u8]| {
             let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -239,20 +241,49 @@ impl SendRing {
                 opcode::SendMsg::new(Fd(descriptor), gather.seal()).flags(flags.cast_unsigned()).build()
             }
         };
-        let entry = entry.user_data(key as u64);
-        // SAFETY: `ops` keeps the buffers at their addresses until the completion is reaped.
-        while unsafe { self.ring.submission().push(&entry) }.is_err() {
-            self.submit();
-            // A full completion queue would make the kernel refuse more.
-            self.reap();
-        }
-        self.unsubmitted += 1;
+        self.queue(&entry.user_data(key as u64));
         if self.unsubmitted >= SUBMIT_AT {
             self.submit();
         } else if self.own_bytes >= SUBMIT_AT_OWN_BYTES {
             self.submit();
             self.reap();
         }
+    }
+
+    /// The same on a socket whose kernel encrypts: it knows no MSG_WAITALL, and may take less than all.
+    pub fn push_in_pieces(&mut self, token: u64, descriptor: RawFd, buf: SendBuf) {
+        let buf = match buf {
+            // What goes in pieces is not a list of them.
+            SendBuf::Gather(gather) => SendBuf::Own(gather.to_vec()),
+            whole @ (SendBuf::Shared(_) | SendBuf::Own(_)) => whole,
+        };
+        let key = self.ops.insert(Op { token, buf, pieces: Some((0, descriptor)) });
+        self.queue_rest(key);
+        if self.unsubmitted >= SUBMIT_AT {
+            self.submit();
+        }
+    }
+
+    fn queue_rest(&mut self, key: usize) {
+        let Some(Op { buf, pieces: Some((sent, descriptor)), .. }) = self.ops.get(key) else { return };
+        let bytes = match buf {
+            SendBuf::Shared(bytes) => &bytes[*sent..],
+            SendBuf::Own(bytes) => &bytes[*sent..],
+            SendBuf::Gather(_) => return,
+        };
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Send::new(Fd(*descriptor), bytes.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build();
+        self.queue(&entry.user_data(key as u64));
+    }
+
+    fn queue(&mut self, entry: &squeue::Entry) {
+        // SAFETY: `ops` keeps the buffers at their addresses until the completion is reaped.
+        while unsafe { self.ring.submission().push(entry) }.is_err() {
+            self.submit();
+            // A full completion queue would make the kernel refuse more.
+            self.reap();
+        }
+        self.unsubmitted += 1;
     }
 
     /// Hands everything to the kernel, and adds what has ended to `ended`.
@@ -268,7 +299,9 @@ impl SendRing {
         }
         self.ring.completion().enable_eventfd();
         // What completed between the last look and the switch rang no bell.
-        self.reap();
+        if self.reap() && self.unsubmitted > 0 {
+            self.submit();
+        }
         ended.append(&mut self.ended);
     }
 
@@ -288,9 +321,17 @@ impl SendRing {
         let mut any = false;
         while let Some(completion) = self.next_completion() {
             any = true;
-            let op = usize::try_from(completion.user_data()).ok().and_then(|key| self.ops.try_remove(key));
-            let Some(Op { token, buf }) = op else { continue };
-            let bytes = usize::try_from(completion.result()).unwrap_or(0);
+            let Ok(key) = usize::try_from(completion.user_data()) else { continue };
+            let now = usize::try_from(completion.result()).unwrap_or(0);
+            if let Some(Op { buf, pieces: Some((sent, _)), .. }) = self.ops.get_mut(key) {
+                *sent += now;
+                if now > 0 && *sent < buf.len() {
+                    self.queue_rest(key);
+                    continue;
+                }
+            }
+            let Some(Op { token, buf, pieces }) = self.ops.try_remove(key) else { continue };
+            let bytes = pieces.map_or(now, |(sent, _)| sent);
             self.ended.push(Ended { token, whole: bytes == buf.len(), bytes });
         }
         any

@@ -14,7 +14,7 @@ pub use rtmp::wire;
 use crate::{
     config::{Config, Listen},
     cores,
-    net::{KeepAwake, ListenError, Listeners},
+    net::{self, KeepAwake, ListenError, Listeners},
     shard::mesh::{self, ShardWaker},
     stats::ShardStats,
 };
@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) connections: AtomicUsize,
     pub(crate) stopping: AtomicBool,
     draining: AtomicBool,
+    /// Whether the kernel has TLS.
+    pub(crate) ktls: bool,
     started: Instant,
 }
 
@@ -126,6 +128,7 @@ impl Server {
             connections: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            ktls: net::has_ktls(),
             started: Instant::now(),
         });
         let stats: Vec<Arc<ShardStats>> = cpus.iter().map(|_| Arc::default()).collect();

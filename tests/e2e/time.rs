@@ -125,7 +125,11 @@ fn rtmpdump_sees_corrected_times() {
     let running = crate::media::Running::start(dump.args(["-q", "--live", "-r", &url, "-o"]).arg(&file));
     server.wait_for_log("play peer", 1);
     publisher.send(6, 9, 1, PUBLISHED[0], AVC_HEADER);
-    PUBLISHED.iter().enumerate().for_each(|(at, time)| publisher.send_frame(1, *time, at == 0, 0));
+    PUBLISHED.iter().enumerate().for_each(|(at, time)| publisher.send_frame(1, *time, at == 0, 4000));
+    // It may leave the end of what it has not written yet.
+    crate::server::eventually("the file", || {
+        (std::fs::metadata(&file).ok()?.len() > 4000 * (PUBLISHED.len() as u64 - 1)).then_some(())
+    });
     publisher.command(1, "FCUnpublish", 6.0, &[Value::Null, Value::string("t")]);
     drop(running.output());
     let mut probe = bounded("ffprobe");

@@ -25,6 +25,8 @@ const IMAGE_MEMBERS_MIN: usize = 4;
 const RESTLESS_BYTES: usize = 32 << 10;
 /// The same where reads are merged: the receive buffer was full.
 const RESTLESS_MERGED_BYTES: usize = crate::serve::connection::SCRATCH_BYTES;
+/// Bytes that one key of AES-GCM may encrypt: 2^24.5 records of 16 KiB (RFC 8446 §5.5), with some to spare.
+const KTLS_BYTES_MAX: u64 = 256 << 30;
 /// Members between two looks at the clock.
 const LOOK_EVERY: usize = 32;
 
@@ -122,6 +124,7 @@ impl ShardServer {
             return;
         }
         let Some(mut connection) = place.take() else { return };
+        self.leave_tls_to_the_kernel(&mut connection);
         let mut buf = self.gather(id, &mut connection, turn);
         if let Some(tls) = &mut connection.tls {
             buf = Some(wrap(tls, buf));
@@ -130,11 +133,41 @@ impl ShardServer {
             connection.sending = true;
             connection.send_started_ms = self.shared.now_ms();
             self.stats.sends.add(1);
-            self.ring.push(connection.token(id), connection.descriptor, buf);
+            let (token, descriptor) = (connection.token(id), connection.descriptor);
+            match &mut connection.ktls_bytes {
+                None => self.ring.push(token, descriptor, buf),
+                Some(bytes) => {
+                    *bytes += buf.len() as u64;
+                    if *bytes > KTLS_BYTES_MAX {
+                        connection.leaving = Some(CloseReason::KeysUsedUp);
+                    }
+                    self.ring.push_in_pieces(token, descriptor, buf);
+                }
+            }
         } else if let Some(reason) = connection.leaving.take() {
             connection.close(reason);
         }
         self.put_back(id, connection);
+    }
+
+    /// Has the kernel encrypt what a player of RTMPS gets, so that it can share images, where the kernel has
+    /// TLS. Publishers stay: their peers may change keys, which takes a library to follow.
+    fn leave_tls_to_the_kernel(&self, connection: &mut Connection) {
+        let player = !connection.plays.is_empty() && connection.publishes.is_empty();
+        if !self.shared.ktls || !player || !connection.tls.as_ref().is_some_and(|tls| tls.can_leave()) {
+            return;
+        }
+        if !net::prepare(connection.descriptor) {
+            return;
+        }
+        let Some(tls) = connection.tls.take() else { return };
+        let handed = tls.into_secrets().map_err(|error| error.to_string()).and_then(|(version, secrets)| {
+            net::offload(connection.descriptor, version, secrets).map_err(|error| error.to_string())
+        });
+        match handed {
+            Ok(()) => connection.ktls_bytes = Some(0),
+            Err(error) => connection.close(CloseReason::Ktls(error)),
+        }
     }
 
     pub(super) fn gather(&mut self, id: usize, connection: &mut Connection, turn: Turn) -> Option<SendBuf> {

@@ -231,6 +231,7 @@ impl ShardServer {
             real_peer: None,
             session,
             tls: None,
+            ktls_bytes: None,
             proxy: None,
             plays: SmallVec::new(),
             publishes: SmallVec::new(),

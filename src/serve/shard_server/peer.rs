@@ -28,6 +28,8 @@ pub(super) struct Connection {
     pub(super) session: ServerSession,
     /// What the session's bytes are wrapped in.
     pub(super) tls: Option<Box<tls::Session>>,
+    /// The kernel wraps them; bytes that it has sent so.
+    pub(super) ktls_bytes: Option<u64>,
     /// A proxy header is still to come; what there is of it.
     pub(super) proxy: Option<Vec<u8>>,
     pub(super) plays: SmallVec<[Play; 1]>,
@@ -114,6 +116,10 @@ pub(in crate::serve) enum CloseReason {
     SequenceHeader(#[from] SequenceError),
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
+    #[error("the kernel's TLS: {0}")]
+    Ktls(String),
+    #[error("its TLS keys are used up; it may connect anew")]
+    KeysUsedUp,
     #[error("the server stops, and its stream has ended")]
     Drained,
     #[error("does not read: a send took over {} s", IO_MS_MAX / 1000)]
