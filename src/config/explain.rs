@@ -111,7 +111,7 @@ impl fmt::Display for Explanation {
 }
 
 /// A value as it may stand in a file.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let plain = !text.is_empty() && !text.contains(|c: char| ";{}\"'#".contains(c));
     if plain { text.to_owned() } else { format!("{text:?}") }
 }

@@ -3,7 +3,7 @@
 use super::{
     Config, DEFAULT_VHOST, Descriptors, Listen, Log, LogLevel, Play, Publish, Rtmps, Stop, Takeover, TimeJitter, Vhost,
     directives::Block,
-    explain::Line,
+    explain::{Line, quoted},
     faults::{Fault, nearest},
     section::{Loader, Section},
     syntax::{Directive, Word},
@@ -162,7 +162,10 @@ fn load_vhosts(loader: &mut Loader, blocks: &[Directive], chunk_size: u32) -> Ve
 
 fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk_size: u32) -> Vhost {
     let forwards = directives.iter().any(|directive| directive.name.text == "forward");
-    loader.explained.push(Line::Open(format!("vhost {name}")));
+    loader.explained.push(Line::Open(format!(
+        "vhost {}",
+        if name.contains(char::is_whitespace) { format!("{name:?}") } else { quoted(name) }
+    )));
     let mut section = Section::new(Block::Vhost, directives, loader);
     let enabled = section.flag("enabled");
     let min_latency = section.flag("min_latency");

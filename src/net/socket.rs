@@ -174,9 +174,19 @@ pub fn disable_huge_pages() {
 
 /// Whether something has come from the peer of a connection that is not read yet: bytes, or its end.
 pub(crate) fn has_unread(descriptor: RawFd) -> bool {
-    let mut poll = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
+    poll_now(descriptor, libc::POLLIN) != 0
+}
+
+/// Whether the peer of a connection has ended it, though what came before may be unread.
+pub(crate) fn has_ended(descriptor: RawFd) -> bool {
+    poll_now(descriptor, libc::POLLRDHUP) != 0
+}
+
+fn poll_now(descriptor: RawFd, events: i16) -> i16 {
+    let mut poll = libc::pollfd { fd: descriptor, events, revents: 0 };
     // SAFETY: one descriptor, valid for writing.
-    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
+    unsafe { libc::poll(&raw mut poll, 1, 0) };
+    poll.revents
 }
 
 /// RLIMIT_NOFILE: soft and hard.

@@ -28,10 +28,8 @@ use std::{
 pub(super) const SCRATCH_BYTES: usize = 64 << 10;
 /// How long accept pauses when descriptors are exhausted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Between two tries of a publish whose name may be about to be free, and how many there are: longer than
-/// any reader rests.
+/// Between two tries of a publish whose name may be about to be free.
 const RETRY: Duration = Duration::from_millis(10);
-const RETRIES_MAX: usize = 15;
 /// How long a connection that is to be closed may take to send its last words.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -168,8 +166,7 @@ async fn adopt(shard: Rc<Shard>, moved: Moved) {
 async fn go_on(shard: &Rc<Shard>, receiver: &Receiver, id: usize, msid: u32, stream: &str, unread: &[u8]) -> Outcome {
     let mut tries = 0;
     loop {
-        let may_retry = tries < RETRIES_MAX;
-        match guarded(|| shard.server.borrow_mut().resume_publish(id, msid, stream, may_retry)) {
+        match guarded(|| shard.server.borrow_mut().resume_publish(id, msid, stream, tries)) {
             Outcome::Retry { .. } => {
                 tries += 1;
                 Timer::new(RETRY).await;

@@ -191,6 +191,24 @@ fn takeover_reject_frees_a_dead_publishers_name_at_once() {
     }
 }
 
+/// The same where the dead one's reader rests: as soon as it has read the end.
+#[test]
+fn takeover_waits_for_a_resting_reader() {
+    let server = Server::vhost("publish { mr on; mr_latency 1500; }");
+    let publisher = Live::start(server.address(), "live", "d", 40, 25, 0);
+    server.wait_for_log("publish: AVC", 1);
+    let started = Instant::now();
+    let mut refused = Peer::connect(server.address(), "live");
+    let msid = refused.create_stream();
+    refused.command(msid, "publish", 5.0, &[Value::Null, Value::string("d"), Value::string("live")]);
+    refused.expect_status("NetStream.Publish.BadName");
+    assert!(started.elapsed() < Duration::from_millis(700), "one that lives is refused: {:?}", started.elapsed());
+    drop(publisher.silence());
+    let started = Instant::now();
+    drop(Peer::publish(server.address(), "live", "d"));
+    assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
+}
+
 /// A4: an encoder in a shell loop, with players that stay: every publish succeeds.
 #[test]
 fn a4_the_seeds_loop_publishes_every_time() {

@@ -26,6 +26,7 @@ fn a7_sigquit_drains() {
     let publisher = Live::start(server.address(), "live", "q", 40, 25, 0);
     let mut players: Vec<Peer> = (0..20).map(|_| Peer::play(server.address(), "live", "q")).collect();
     let idle = Peer::connect(server.address(), "live");
+    let mut waits = Peer::play(server.address(), "live", "nobody");
     players.iter_mut().for_each(|player| drop(player.expect_frames(3)));
     server.signal("-QUIT");
     // For grace_start_wait, newcomers are still served.
@@ -37,6 +38,7 @@ fn a7_sigquit_drains() {
     }
     let mut idle = idle;
     idle.until_closed();
+    waits.until_closed();
     drop(publisher.silence());
     for player in &mut players {
         player.expect_status("NetStream.Play.UnpublishNotify");

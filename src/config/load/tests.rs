@@ -140,7 +140,7 @@ fn e1_variables_override_the_file() {
 fn an_explanation_is_a_configuration() {
     let text = "rtmp { listen 1935 127.0.0.1:1936; } vhost \"a b\" { min_latency on; publish { takeover replace; } } vhost c { play { mw_latency auto; } }";
     let first = load(text, &[]);
-    let again = load(&first.explanation.to_string().replace("vhost a b", "vhost 'a b'"), &[]);
+    let again = load(&first.explanation.to_string(), &[]);
     assert_eq!(first.config.vhosts, again.config.vhosts);
     assert!(again.explanation.changes_since(&first.explanation).is_empty());
     let changed = load(&text.replace("auto", "100").replace("1936", "1937"), &[]);

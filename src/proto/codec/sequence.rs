@@ -49,12 +49,12 @@ pub enum SequenceError {
 }
 
 /// Reads the body of a video tag that is a sequence header of AVC, HEVC or AV1; `None` for every other
-/// tag and codec. `annexb_first` says which form is tried first.
+/// tag and codec, and for a header that says nothing: ffmpeg sends one of libaom's before it knows more. `annexb_first` says which form is tried first.
 ///
 /// # Errors
 /// [`SequenceError`]: neither form can be read.
 pub fn read_sequence_header(body: &[u8], annexb_first: bool) -> Result<Option<Picture>, SequenceError> {
-    let Some((codec, data)) = sequence_header(body) else { return Ok(None) };
+    let Some((codec, data)) = sequence_header(body).filter(|(_, data)| !data.is_empty()) else { return Ok(None) };
     let is_sps = |nal: &&[u8]| match codec {
         Coded::Avc => nal[0] & 0x1F == 7,
         Coded::Hevc => nal[0] >> 1 & 0x3F == 33,
@@ -365,6 +365,7 @@ mod tests {
             b"\x90vp09\x01",
             b"\x91hvc1\0\0\0",
             b"\x12\0\0\0\0",
+            b"\x90av01",
         ] {
             assert_eq!(read_sequence_header(body, true), Ok(None), "{body:?}");
         }

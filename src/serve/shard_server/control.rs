@@ -2,7 +2,7 @@
 //! configuration, the drain before the end.
 
 use super::{CloseReason, Publisher, ShardMessage, ShardServer, flush::Turn, peer::Connection, place, stream_settings};
-use crate::config::Config;
+use crate::{config::Config, serve::rtmp::player::Play};
 
 impl ShardServer {
     /// Takes a stream from its publisher, for another one to take over; `newcomer` is the connection in hand.
@@ -69,7 +69,9 @@ impl ShardServer {
         let ids: Vec<usize> = self.connections.iter().map(|(id, _)| id).collect();
         for id in ids {
             let Some(connection) = self.connections.get_mut(id).and_then(Option::as_deref_mut) else { continue };
-            if connection.plays.is_empty() && connection.publishes.is_empty() {
+            let live = |play: &Play| self.relay.stream(play.stream).is_some_and(|stream| stream.replica.is_live());
+            if !connection.plays.iter().any(live) && connection.publishes.is_empty() {
+                // Nothing comes any more that it could wait for.
                 connection.leaving = Some(CloseReason::Drained);
             } else {
                 connection.session.request_reconnect();

@@ -23,6 +23,11 @@ use crate::{
     shard::relay::StreamId,
 };
 
+/// Tries of a publish whose name's publisher may be about to end: longer than a reader rests by itself.
+const RETRIES_MAX: usize = 15;
+/// The same if that publisher has ended: longer than a reader rests with `mr`.
+const RETRIES_AT_END_MAX: usize = 300;
+
 /// Replies that may wait while a peer does not read.
 const REPLY_BYTES_MAX: usize = 256 << 10;
 
@@ -125,7 +130,7 @@ impl ShardServer {
                 }
                 connection.session.accept_connect();
             }
-            Event::Publish { msid, stream } => return self.publish(id, connection, msid, &stream, true),
+            Event::Publish { msid, stream } => return self.publish(id, connection, msid, &stream, 0),
             Event::Play { msid, stream, duration_ms } => return self.play(id, connection, msid, &stream, duration_ms),
             Event::Close { msid } => self.close_net_stream(id, connection, msid),
             Event::Pause { msid, paused } => {
@@ -161,15 +166,15 @@ impl ShardServer {
         Ok((address.key(&vhost.name), vhost))
     }
 
-    /// Begins a publish; while its name is taken by a publisher of whom not everything is read, perhaps
-    /// its end, it may be asked for again if it `may_retry`.
+    /// Begins a publish, tried so many times before; while its name is taken by a publisher of whom not
+    /// everything is read, perhaps its end, it is to be tried again in a moment.
     pub(super) fn publish(
         &mut self,
         id: usize,
         connection: &mut Connection,
         msid: u32,
         stream: &str,
-        may_retry: bool,
+        tries: usize,
     ) -> Outcome {
         let (key, vhost) = match self.resolve(connection, stream) {
             Ok(resolved) => resolved,
@@ -198,7 +203,7 @@ impl ShardServer {
                     self.changed.push(stream);
                     Outcome::SetNodelay(nodelay)
                 }
-                Err(_) if may_retry && self.publisher_has_more_to_say(&key) => {
+                Err(_) if self.publisher_may_end(&key, tries) => {
                     Outcome::Retry { msid, stream: stream.to_owned(), unread: Vec::new() }
                 }
                 Err(busy) => refuse_publish(connection, msid, format!("{key}: {busy}")),
@@ -214,21 +219,26 @@ impl ShardServer {
         Outcome::Continue
     }
 
-    fn publisher_has_more_to_say(&self, key: &str) -> bool {
+    /// Whether a stream's publisher may end within a few moments: it has said something that is not read, or
+    /// its end is there and waits for its reader, who may rest for as long as `mr_latency`.
+    fn publisher_may_end(&self, key: &str, tries: usize) -> bool {
         let Some(publisher) = self.relay.publisher_of(key).filter(|publisher| publisher.shard == self.relay.me())
         else {
             return false;
         };
         let connection = self.connections.get(place(publisher.connection)).and_then(Option::as_deref);
-        connection.is_some_and(|connection| net::has_unread(connection.descriptor))
+        connection.is_some_and(|Connection { descriptor, .. }| {
+            tries < RETRIES_MAX && net::has_unread(*descriptor)
+                || tries < RETRIES_AT_END_MAX && net::has_ended(*descriptor)
+        })
     }
 
     /// Goes on with the `publish` that brought a connection here, or that is tried again.
-    pub(in crate::serve) fn resume_publish(&mut self, id: usize, msid: u32, stream: &str, may_retry: bool) -> Outcome {
+    pub(in crate::serve) fn resume_publish(&mut self, id: usize, msid: u32, stream: &str, tries: usize) -> Outcome {
         let Some(mut connection) = self.connections.get_mut(id).and_then(Option::take) else {
             return Outcome::Close(CloseReason::PeerClosed);
         };
-        let outcome = self.publish(id, &mut connection, msid, stream, may_retry);
+        let outcome = self.publish(id, &mut connection, msid, stream, tries);
         self.put_back(id, connection);
         self.flush_connection(id, Turn::Own);
         self.flush_changed();
