@@ -174,6 +174,23 @@ fn takeover_replaces_the_publisher_and_keeps_the_players() {
     players.iter_mut().for_each(|player| drop(player.expect_status("NetStream.Play.UnpublishNotify")));
 }
 
+/// A connection that plays a live stream beside the one that is taken from it is closed all the same.
+#[test]
+fn takeover_closes_a_connection_that_plays_too() {
+    let server = Server::vhost("min_latency on; publish { takeover replace; }");
+    let other = Live::start(server.address(), "live", "other", 10, 25, 1000);
+    let mut first = Peer::publish(server.address(), "live", "t");
+    let msid = first.create_stream();
+    first.command(msid, "play", 0.0, &[Value::Null, Value::string("other")]);
+    first.expect_status("NetStream.Play.Start");
+    first.expect_frames(5);
+    let _second = Peer::publish(server.address(), "live", "t");
+    let started = Instant::now();
+    first.until_closed();
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    drop(other);
+}
+
 /// A name is free at once when its publisher ends by FIN or by RST.
 #[test]
 fn takeover_reject_frees_a_dead_publishers_name_at_once() {

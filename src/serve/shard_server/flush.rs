@@ -173,6 +173,10 @@ impl ShardServer {
     pub(super) fn gather(&mut self, id: usize, connection: &mut Connection, turn: Turn) -> Option<SendBuf> {
         let now_ms = self.shared.now_ms();
         let own = connection.session.take_output();
+        if connection.leaving.is_some() {
+            // Its last words, and no more of what it plays.
+            return Some(SendBuf::Gather(Box::new(Gather::new(own))));
+        }
         if let ([play], Turn::Due { share: true }, true) = (&mut connection.plays[..], turn, own.is_empty()) {
             let replica = &self.relay.stream(play.stream)?.replica;
             let image = play.take_image(replica, connection.session.chunk_size(), &mut self.images, now_ms);
