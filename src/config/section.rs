@@ -113,23 +113,10 @@ impl<'l> Section<'l> {
         };
         let value = read(&known.values, &text);
         if let (None, Some(word)) = (&value, &word) {
-            let message = match known.values {
-                Values::Flag => format!("`{text}` is neither `on` nor `off`"),
-                Values::Number(..)
-                | Values::NumberOrAuto(..)
-                | Values::Decimal(..)
-                | Values::Word(_)
-                | Values::Addresses
-                | Values::Path => format!("`{text}` is no value for `{name}`"),
-            };
-            let help = match known.values {
-                Values::Flag => format!("the default is `{default}`"),
-                Values::Number(..)
-                | Values::NumberOrAuto(..)
-                | Values::Decimal(..)
-                | Values::Word(_)
-                | Values::Addresses
-                | Values::Path => known.values.allowed(),
+            let (message, help) = if known.values == Values::Flag {
+                (format!("`{text}` is neither `on` nor `off`"), format!("the default is `{default}`"))
+            } else {
+                (format!("`{text}` is no value for `{name}`"), known.values.allowed())
             };
             self.loader.fault(word, message, help);
         }

@@ -403,7 +403,8 @@ impl Replica {
         let timed = |entry: &&Entry| entry.time_ms != Entry::BEFORE_MEDIA && entry.tag.kind != TagKind::Script;
         for entry in self.log.range(next..self.log.head()).filter(timed) {
             let seen = &mut first[kind_index(entry.tag.kind)];
-            *seen = Some(seen.map_or(entry.time_ms, |time| time.min(entry.time_ms)));
+            // A track's own first: later ones may step back.
+            seen.get_or_insert(entry.time_ms);
             if first[0].is_some() && first[1].is_some() {
                 break;
             }

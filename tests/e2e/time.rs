@@ -5,7 +5,10 @@ use crate::{
     peer::{AVC_HEADER, Peer},
     server::Server,
 };
-use corecast::proto::amf::{Value, amf0};
+use corecast::proto::{
+    amf::{Value, amf0},
+    rtmp::message::Control,
+};
 
 /// Times of a publish with a jump of an hour, a step back of 100 ms, one of an hour, and a wrap at 24 bits, 40 ms
 /// apart elsewhere.
@@ -19,16 +22,24 @@ const PUBLISHED: &[u32] = &[
 /// What `full` makes of them: a jump becomes 10 ms, a small step back stands still, and the start is 0.
 const FULL: &[u32] = &[0, 40, 80, 90, 130, 130, 130, 130, 150, 160, 200, 210, 234, 244, 284];
 
-/// What a player gets that was here first.
+/// What a player gets, whether it was here first or comes when everything is published.
 fn received(play: &str, published: &[u32]) -> Vec<u32> {
-    let server = Server::vhost(&format!("min_latency on; play {{ {play} }}"));
-    let mut publisher = Peer::publish(server.address(), "live", "t");
-    let mut player = Peer::play(server.address(), "live", "t");
-    publisher.send(6, 9, 1, published[0], AVC_HEADER);
-    for (at, time) in published.iter().enumerate() {
-        publisher.send_frame(1, *time, at == 0, 0);
-    }
-    player.expect_frames(published.len()).into_iter().map(|(time, _)| time).collect()
+    let times = [false, true].map(|late| {
+        let server = Server::vhost(&format!("min_latency on; play {{ {play} }}"));
+        let mut publisher = Peer::publish(server.address(), "live", "t");
+        let join = || Peer::play(server.address(), "live", "t");
+        let early = (!late).then(join);
+        publisher.send(6, 9, 1, published[0], AVC_HEADER);
+        for (at, time) in published.iter().enumerate() {
+            publisher.send_frame(1, *time, at == 0, 0);
+        }
+        publisher.control(Control::PingRequest(1));
+        publisher.expect_control(Control::PingResponse(1));
+        let mut player = early.unwrap_or_else(join);
+        player.expect_frames(published.len()).into_iter().map(|(time, _)| time).collect::<Vec<u32>>()
+    });
+    assert_eq!(times[0], times[1], "{play}");
+    times[0].clone()
 }
 
 #[test]
