@@ -126,7 +126,7 @@ impl Acceptor {
         let mut connection = ServerConnection::new(Arc::clone(&self.0))?;
         // What is written is taken out at once.
         connection.set_buffer_limit(None);
-        Ok(Session { connection, records: Records::default() })
+        Ok(Session { connection, records: Records::default(), stays: false })
     }
 }
 
@@ -134,6 +134,7 @@ impl Acceptor {
 pub struct Session {
     connection: ServerConnection,
     records: Records,
+    stays: bool,
 }
 
 impl fmt::Debug for Session {
@@ -207,7 +208,16 @@ impl Session {
                     | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
             )
         );
-        known && !self.connection.is_handshaking() && !self.connection.wants_write() && self.records.are_whole()
+        known
+            && !self.stays
+            && !self.connection.is_handshaking()
+            && !self.connection.wants_write()
+            && self.records.are_whole()
+    }
+
+    /// The kernel does not take it: never ask again.
+    pub fn stay(&mut self) {
+        self.stays = true;
     }
 
     /// What the kernel needs to go on.

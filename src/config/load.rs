@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors: Option<Descriptors>) -> Config {
     let mut top = Section::new(Block::Top, directives, loader);
     let listen = top.listen(false);
-    let (max_connections, max_word) = top.number_or("max_connections", "1000");
-    let chunk_size = top.number_or("chunk_size", "60000");
+    let (max_connections, max_word) = top.number_at("max_connections");
+    let chunk_size = top.number_at("chunk_size");
     let log = load_log(&mut top);
     let stop = Stop {
         forced: top.flag("force_grace_quit"),
@@ -50,8 +50,8 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
 }
 
 fn load_log(top: &mut Section<'_>) -> Log {
-    let (tank, _) = top.choice("srs_log_tank", "console");
-    let (level, _) = top.choice("srs_log_level", "trace");
+    let (tank, _) = top.choice("srs_log_tank");
+    let (level, _) = top.choice("srs_log_level");
     let (file, _) = top.path("srs_log_file");
     let level = match level.as_str() {
         "verbose" => LogLevel::Verbose,
@@ -197,13 +197,13 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
 
 fn load_publish(mut section: Section<'_>, min_latency: bool, forwards: bool) -> Publish {
     let mr = section.flag("mr");
-    let (mr_latency_ms, mr_word) = section.number_or("mr_latency", "350");
+    let (mr_latency_ms, mr_word) = section.number_at("mr_latency");
     let firstpkt_timeout_ms = section.number("firstpkt_timeout");
-    let (normal_timeout_ms, normal_word) = section.number_or("normal_timeout", "5000");
+    let (normal_timeout_ms, normal_word) = section.number_at("normal_timeout");
     let parse_sps = section.flag("parse_sps");
     let try_annexb_first = section.flag("try_annexb_first");
-    let (kickoff_for_idle_s, kickoff_word) = section.number_or("kickoff_for_idle", "0");
-    let (takeover, _) = section.choice("takeover", "reject");
+    let (kickoff_for_idle_s, kickoff_word) = section.number_at("kickoff_for_idle");
+    let (takeover, _) = section.choice("takeover");
     let shorter = mr && !min_latency && normal_timeout_ms <= mr_latency_ms;
     if let Some(word) = normal_word.or(mr_word).filter(|_| shorter) {
         let message =
@@ -230,13 +230,15 @@ fn load_play(mut section: Section<'_>, min_latency: bool) -> Play {
     let gop_cache = section.flag("gop_cache");
     let gop_cache_max_frames = section.number("gop_cache_max_frames");
     let queue_length_s = section.number("queue_length");
-    let (time_jitter, _) = section.choice("time_jitter", "full");
+    let (time_jitter, _) = section.choice("time_jitter");
     let atc = section.flag("atc");
     let (mix_correct, mix_word) = section.flag_at("mix_correct");
     let atc_auto = section.flag("atc_auto");
-    let mw_latency_ms = section.number_or_auto("mw_latency", if min_latency { "0" } else { "350" });
-    let few = if min_latency || mw_latency_ms.is_none() { "0" } else { "8" };
-    let (mw_msgs, _) = section.number_or("mw_msgs", few);
+    let mw_latency = if min_latency { "0" } else { section.default_of("mw_latency") };
+    let mw_latency_ms = section.number_or_auto("mw_latency", mw_latency);
+    let at_once = min_latency || mw_latency_ms.is_none();
+    let mw_msgs = if at_once { "0" } else { section.default_of("mw_msgs") };
+    let (mw_msgs, _) = section.number_or("mw_msgs", mw_msgs);
     let send_min_interval_ms = section.rounded_up("send_min_interval");
     let reduce_sequence_header = section.flag("reduce_sequence_header");
     let time_jitter = match time_jitter.as_str() {

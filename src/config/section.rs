@@ -125,7 +125,8 @@ impl<'l> Section<'l> {
         value.or_else(|| read(&known.values, default)).map(|value| (value, word))
     }
 
-    fn default_of(&self, name: &str) -> &'static str {
+    /// The table's default.
+    pub(super) fn default_of(&self, name: &str) -> &'static str {
         known(self.block, name).map_or("", |known| known.default)
     }
 
@@ -144,7 +145,12 @@ impl<'l> Section<'l> {
     }
 
     pub(super) fn number(&mut self, name: &'static str) -> u32 {
-        self.number_or(name, self.default_of(name)).0
+        self.number_at(name).0
+    }
+
+    /// A number, and the word that sets it.
+    pub(super) fn number_at(&mut self, name: &'static str) -> (u32, Option<Word>) {
+        self.number_or(name, self.default_of(name))
     }
 
     /// A number whose default depends on other directives, and the word that sets it.
@@ -170,7 +176,7 @@ impl<'l> Section<'l> {
     }
 
     /// Which of the directive's words is set.
-    pub(super) fn choice(&mut self, name: &'static str, default: &str) -> (String, Option<Word>) {
+    pub(super) fn choice(&mut self, name: &'static str) -> (String, Option<Word>) {
         let read = |values: &Values, text: &str| match values {
             Values::Word(words) => words.contains(&text).then(|| text.to_owned()),
             Values::Path => (!text.is_empty()).then(|| text.to_owned()),
@@ -178,12 +184,12 @@ impl<'l> Section<'l> {
                 None
             }
         };
-        self.take(name, default, read).unwrap_or_default()
+        self.take(name, self.default_of(name), read).unwrap_or_default()
     }
 
     /// A file's path, and the word that sets it.
     pub(super) fn path(&mut self, name: &'static str) -> (String, Option<Word>) {
-        self.choice(name, self.default_of(name))
+        self.choice(name)
     }
 
     /// The endpoints of all `listen` directives.

@@ -336,7 +336,9 @@ impl ShardServer {
             return Outcome::Continue;
         };
         self.stats.tags_received.add(1);
-        let report = match publish.count(&tag, self.shared.now_ms()) {
+        // The clock was looked at when the tag came.
+        let now_ms = connection.heard_ms;
+        let report = match publish.count(&tag, now_ms) {
             Ok(report) => report,
             Err(error) => {
                 connection.session.reject_publish(msid, &error.to_string());
@@ -345,7 +347,7 @@ impl ShardServer {
         };
         match publish.target {
             Target::Home(stream) => {
-                self.relay.ingest(stream, tag, self.shared.now_ms());
+                self.relay.ingest(stream, tag, now_ms);
                 self.note_change(stream);
             }
             Target::Remote { shard, stream: Some(stream) } => {

@@ -154,11 +154,12 @@ impl ShardServer {
     /// TLS. Publishers stay: their peers may change keys, which takes a library to follow.
     fn leave_tls_to_the_kernel(&self, connection: &mut Connection) {
         let player = !connection.plays.is_empty() && connection.publishes.is_empty();
-        if !self.shared.ktls || !player || !connection.tls.as_ref().is_some_and(|tls| tls.can_leave()) {
+        if !self.shared.ktls || !player {
             return;
         }
+        let Some(tls) = connection.tls.as_mut().filter(|tls| tls.can_leave()) else { return };
         if !net::prepare(connection.descriptor) {
-            return;
+            return tls.stay();
         }
         let Some(tls) = connection.tls.take() else { return };
         let handed = tls.into_secrets().map_err(|error| error.to_string()).and_then(|(version, secrets)| {
