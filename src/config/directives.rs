@@ -9,34 +9,54 @@ pub(super) enum Block {
     Top,
     Rtmp,
     Rtmps,
+    HttpServer,
+    HttpServerHttps,
+    HttpApi,
+    HttpApiRaw,
+    HttpApiAuth,
+    HttpApiHttps,
+    Exporter,
     Vhost,
     Publish,
     Play,
+    HttpRemux,
+    HttpHooks,
+    Security,
+    SignedUrl,
 }
 
 impl Block {
-    /// The block's name in a configuration; empty at the top level.
-    pub(super) fn name(self) -> &'static str {
+    /// The block's name in a configuration, empty at the top level, and what its directives' variables begin
+    /// with.
+    fn names(self) -> (&'static str, &'static str) {
         match self {
-            Self::Top => "",
-            Self::Rtmp => "rtmp",
-            Self::Rtmps => "rtmps",
-            Self::Vhost => "vhost",
-            Self::Publish => "publish",
-            Self::Play => "play",
+            Self::Top => ("", "SRS_"),
+            Self::Rtmp => ("rtmp", "SRS_RTMP_"),
+            Self::Rtmps => ("rtmps", "SRS_RTMPS_"),
+            Self::HttpServer => ("http_server", "SRS_HTTP_SERVER_"),
+            Self::HttpServerHttps => ("https", "SRS_HTTP_SERVER_HTTPS_"),
+            Self::HttpApi => ("http_api", "SRS_HTTP_API_"),
+            Self::HttpApiRaw => ("raw_api", "SRS_HTTP_API_RAW_API_"),
+            Self::HttpApiAuth => ("auth", "SRS_HTTP_API_AUTH_"),
+            Self::HttpApiHttps => ("https", "SRS_HTTP_API_HTTPS_"),
+            Self::Exporter => ("exporter", "SRS_EXPORTER_"),
+            Self::Vhost => ("vhost", "SRS_VHOST_"),
+            Self::Publish => ("publish", "SRS_VHOST_PUBLISH_"),
+            Self::Play => ("play", "SRS_VHOST_PLAY_"),
+            Self::HttpRemux => ("http_remux", "SRS_VHOST_HTTP_REMUX_"),
+            Self::HttpHooks => ("http_hooks", "SRS_VHOST_HTTP_HOOKS_"),
+            Self::Security => ("security", "SRS_VHOST_SECURITY_"),
+            Self::SignedUrl => ("signed_url", "SRS_VHOST_SIGNED_URL_"),
         }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        self.names().0
     }
 
     /// What its directives' variables begin with.
     fn variable_prefix(self) -> &'static str {
-        match self {
-            Self::Top => "SRS_",
-            Self::Rtmp => "SRS_RTMP_",
-            Self::Rtmps => "SRS_RTMPS_",
-            Self::Vhost => "SRS_VHOST_",
-            Self::Publish => "SRS_VHOST_PUBLISH_",
-            Self::Play => "SRS_VHOST_PLAY_",
-        }
+        self.names().1
     }
 }
 
@@ -57,6 +77,14 @@ pub(super) enum Values {
     Addresses,
     /// A file.
     Path,
+    /// Any word, for example this one.
+    Text(&'static str),
+    /// The same, and not for everybody's eyes.
+    Secret(&'static str),
+    /// `http://host[:port]/path`, several.
+    Urls,
+    /// Whom `allow` or `deny` means; the directive may stand often.
+    Rules,
 }
 
 impl Values {
@@ -71,6 +99,9 @@ impl Values {
             Self::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
             Self::Addresses => "[ip:]port, for example `listen 1935 [::]:1935;`".to_owned(),
             Self::Path => "a file's path".to_owned(),
+            Self::Text(example) | Self::Secret(example) => format!("a word, for example `{example}`"),
+            Self::Urls => "one or several http:// or https:// URLs".to_owned(),
+            Self::Rules => "`publish` or `play`, and `all`, an address, or a network such as 10.0.0.0/8; several".to_owned(),
         }
     }
 }
@@ -118,9 +149,8 @@ impl Known {
                 vec![format!("SRS_{upper}"), format!("SRS_RTMP_{upper}")]
             }
             Block::Top if upper.starts_with("SRS_") => vec![upper.clone(), format!("SRS_{upper}")],
-            Block::Top | Block::Rtmps | Block::Vhost | Block::Publish | Block::Play => {
-                vec![format!("{}{upper}", self.block.variable_prefix())]
-            }
+            _ if self.values == Rules => Vec::new(),
+            _ => vec![format!("{}{upper}", self.block.variable_prefix())],
         }
     }
 }
@@ -144,7 +174,7 @@ macro_rules! known {
     };
 }
 
-use Values::{Addresses, Decimal, Flag, Number, NumberOrAuto, Path, Word};
+use Values::{Addresses, Decimal, Flag, Number, NumberOrAuto, Path, Rules, Secret, Text, Urls, Word};
 
 known! {
     Top {
@@ -180,6 +210,48 @@ known! {
         "listen" Addresses, "", Now, "Where; as listen at the top level.";
         "key" Path, "./conf/server.key", NextConnection, "The private key, PEM. Read again at every reload.";
         "cert" Path, "./conf/server.crt", NextConnection, "The certificate and its chain, PEM. Read again at every reload.";
+    }
+    HttpServer {
+        "enabled" Flag, "off", Now, "Whether to serve HTTP: live streams (http_remux) and the page.";
+        "listen" Addresses, "8080", Now, "Where; as listen at the top level.";
+        "crossdomain" Flag, "on", NextConnection, "Whether pages of other sites may play streams (CORS).";
+    }
+    HttpServerHttps {
+        "enabled" Flag, "off", Now, "Whether to serve the same over TLS.";
+        "listen" Addresses, "8088", Now, "Where; as listen at the top level.";
+        "key" Path, "./conf/server.key", NextConnection, "The private key, PEM. Read again at every reload.";
+        "cert" Path, "./conf/server.crt", NextConnection, "The certificate and its chain, PEM. Read again at every reload.";
+    }
+    HttpApi {
+        "enabled" Flag, "off", Now, "Whether to serve the HTTP API, here and on http_server's ports.";
+        "listen" Addresses, "1985", Now,
+            "Where. A bare port is 127.0.0.1:port, or 0.0.0.0:port with auth. An address beyond loopback needs auth.";
+        "crossdomain" Flag, "off", NextConnection,
+            "Whether pages of other sites may use the API (CORS). SRS's default is on.";
+    }
+    HttpApiRaw {
+        "enabled" Flag, "off", NextConnection, "Whether /api/v1/raw answers.";
+        "allow_reload" Flag, "off", NextConnection, "Whether /api/v1/raw?rpc=reload reloads the configuration.";
+    }
+    HttpApiAuth {
+        "enabled" Flag, "off", NextConnection, "Whether every request must prove who it is, by either of the two below.";
+        "username" Text("admin"), "", NextConnection, "HTTP's basic authentication.";
+        "password" Secret("PASSWORD"), "", NextConnection, "HTTP's basic authentication.";
+        "token" Secret("TOKEN"), "", NextConnection, "Ours. Authorization: Bearer TOKEN.";
+    }
+    HttpApiHttps {
+        "enabled" Flag, "off", Now, "Whether to serve the API over TLS too.";
+        "listen" Addresses, "1990", Now, "Where; as listen of http_api.";
+        "key" Path, "./conf/server.key", NextConnection, "The private key, PEM. Read again at every reload.";
+        "cert" Path, "./conf/server.crt", NextConnection, "The certificate and its chain, PEM. Read again at every reload.";
+    }
+    Exporter {
+        "enabled" Flag, "off", Now, "Whether to serve Prometheus's /metrics.";
+        "listen" Addresses, "9972", Now, "Where; as listen at the top level.";
+        "label" Text("cn-beijing"), "", Now, "Stands as label in srs_build_info.";
+        "tag" Text("cn-edge"), "", Now, "Stands as tag in srs_build_info.";
+        "top_streams" Number("streams", 0..=1000), "20", Now,
+            "Ours. How many streams have figures of their own, those with the most players first; the others are summed up.";
     }
     Vhost {
         "enabled" Flag, "on", NextConnection, "Whether the vhost answers.";
@@ -225,6 +297,45 @@ known! {
             "Over 0: one message at a time, at least so long after the last; rounded up to whole ms. mw_latency and mw_msgs say nothing then.";
         "reduce_sequence_header" Flag, "off", Now, "A sequence header that repeats the last one is left out.";
     }
+    HttpRemux {
+        "enabled" Flag, "off", NextConnection, "Whether streams are served as HTTP-FLV and WebSocket-FLV.";
+        "mount" Text("[vhost]/[app]/[stream].flv"), "[vhost]/[app]/[stream].flv", NextConnection,
+            "Under which path. [app] and [stream] stand for the stream's; [vhost] may stand before the first slash.";
+        "has_audio" Flag, "on", NextConnection, "Whether the FLV header may announce audio.";
+        "has_video" Flag, "on", NextConnection, "Whether the FLV header may announce video.";
+        "guess_has_av" Flag, "on", NextConnection,
+            "Whether the FLV header announces what the stream has; off: what has_audio and has_video say.";
+        "drop_if_not_match" Flag, "on", NextConnection, "Whether tags of a kind whose has_ is off are left out.";
+        "fast_cache" Number("seconds", 0..=3600), "0", NextConnection,
+            "For MP3 and AAC by HTTP, which are not served yet; FLV takes no notice, as in SRS.";
+        "wait_stream" Number("seconds", 0..=600), "0", NextConnection,
+            "Ours. How long a request for a stream that nobody publishes waits for it before 404.";
+    }
+    HttpHooks {
+        "enabled" Flag, "off", NextConnection, "Whether the URLs below are called: POST with JSON; 200 with 0 or {\"code\":0} allows.";
+        "on_connect" Urls, "", NextConnection, "Asked when somebody connects.";
+        "on_close" Urls, "", NextConnection, "Told when a connection ends.";
+        "on_publish" Urls, "", NextConnection, "Asked when somebody publishes.";
+        "on_unpublish" Urls, "", NextConnection, "Told when a publish ends.";
+        "on_play" Urls, "", NextConnection, "Asked when somebody plays.";
+        "on_stop" Urls, "", NextConnection, "Told when a play ends.";
+        "timeout" Number("ms", 100..=60_000), "3000", NextConnection, "Ours. How long an answer may take, all URLs of an event together.";
+        "on_failure" Word(&["reject", "allow"]), "reject", NextConnection,
+            "Ours. What no answer means: nothing within the timeout, no 200, or no JSON.";
+    }
+    Security {
+        "enabled" Flag, "off", NextConnection,
+            "Whether the rules below count: who matches an allow and no deny may. With no allow of a kind but a deny, who matches no deny may.";
+        "allow" Rules, "", NextConnection, "Who may publish or play.";
+        "deny" Rules, "", NextConnection, "Who may not.";
+    }
+    SignedUrl {
+        "enabled" Flag, "off", NextConnection,
+            "Ours. Whether URLs must be signed: ?expires=UNIXTIME&sign=HEX, where HEX is the HMAC-SHA256 with key of `publish /app/stream UNIXTIME`, or `play ...`.";
+        "key" Secret("SECRET"), "", NextConnection, "Ours. What they are signed with.";
+        "publish" Flag, "on", NextConnection, "Ours. Whether publishers need it.";
+        "play" Flag, "on", NextConnection, "Ours. Whether players need it.";
+    }
 }
 
 /// What SRS has and we do not, by directive and capability. Refused by name; `--lenient` goes without it.
@@ -246,24 +357,25 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("srs_log_level_v2", "the second log level"),
     ("heartbeat", "heartbeats"),
     ("stats", "system statistics"),
-    ("http_api", "the HTTP API"),
-    ("http_server", "the HTTP server"),
     ("srt_server", "SRT"),
     ("rtc_server", "WebRTC"),
     ("rtsp_server", "RTSP"),
     ("stream_caster", "stream casters"),
-    ("exporter", "the Prometheus exporter"),
     ("tracer", "tracing"),
     ("mode", "edge clusters"),
     ("origin", "edge clusters"),
     ("cluster", "edge and origin clusters"),
     ("forward", "forwarding"),
     ("bandcheck", "bandwidth checks"),
-    ("security", "allow and deny rules"),
     ("refer", "referer checks"),
-    ("http_static", "the HTTP server"),
-    ("http_remux", "HTTP-FLV"),
-    ("http_hooks", "HTTP hooks"),
+    ("http_static", "static files"),
+    ("dir", "static files"),
+    ("allow_query", "the raw API's queries"),
+    ("allow_update", "the raw API's updates"),
+    ("on_dvr", "recording"),
+    ("on_hls", "HLS"),
+    ("on_hls_notify", "HLS"),
+    ("on_forward_backend", "forwarding"),
     ("exec", "running programs"),
     ("dash", "DASH"),
     ("hls", "HLS"),
@@ -278,25 +390,19 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
 
 /// Variables of SRS that would switch on what we do not have begin with these.
 pub(super) const NOT_YET_VARIABLES: &[&str] = &[
-    "SRS_HTTP_API_",
-    "SRS_HTTP_SERVER_",
     "SRS_SRT_SERVER_",
     "SRS_RTC_SERVER_",
     "SRS_RTSP_SERVER_",
     "SRS_HEARTBEAT_",
     "SRS_STATS_",
     "SRS_STREAM_CASTER_",
-    "SRS_EXPORTER_",
     "SRS_VHOST_HLS_",
     "SRS_VHOST_DASH_",
     "SRS_VHOST_DVR_",
     "SRS_VHOST_RTC_",
     "SRS_VHOST_SRT_",
-    "SRS_VHOST_HTTP_REMUX_",
-    "SRS_VHOST_HTTP_HOOKS_",
     "SRS_VHOST_CLUSTER_",
     "SRS_VHOST_FORWARD_",
-    "SRS_VHOST_SECURITY_",
     "SRS_VHOST_EXEC_",
     "SRS_VHOST_INGEST_",
     "SRS_VHOST_TRANSCODE_",

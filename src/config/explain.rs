@@ -1,7 +1,7 @@
 //! A configuration in words: what is in effect and where it comes from, what a reload has changed, and
 //! `conf/full.conf`.
 
-use super::directives::{Acts, Block, KNOWN, Known, Values};
+use super::directives::{Block, KNOWN, Known, Values};
 use std::fmt;
 
 /// Where a value comes from.
@@ -48,24 +48,25 @@ impl Explanation {
     /// What has changed since `before`.
     pub fn changes_since(&self, before: &Self) -> Vec<Change> {
         let (old, new) = (before.values(), self.values());
-        let find = |list: &[(String, String, Acts)], what: &str| {
+        let find = |list: &[(String, String, &'static Known)], what: &str| {
             list.iter().find(|(known, ..)| known == what).map_or(String::new(), |(_, value, _)| value.clone())
         };
         let mut changes = Vec::new();
         let gone = old.iter().filter(|(what, ..)| new.iter().all(|(known, ..)| known != what));
-        for (what, value, acts) in new.iter().chain(gone) {
+        for (what, _, known) in new.iter().chain(gone) {
             let (before, now) = (find(&old, what), find(&new, what));
-            if before != now || value.is_empty() {
-                changes.push(Change { what: what.clone(), before, now, acts: acts.text() });
+            if before != now {
+                let (before, now) = (shown(known, &before), shown(known, &now));
+                changes.push(Change { what: what.clone(), before, now, acts: known.acts.text() });
             }
         }
         changes
     }
 
     /// Each value by its place; several `listen` are one.
-    fn values(&self) -> Vec<(String, String, Acts)> {
+    fn values(&self) -> Vec<(String, String, &'static Known)> {
         let mut blocks: Vec<&str> = Vec::new();
-        let mut values: Vec<(String, String, Acts)> = Vec::new();
+        let mut values: Vec<(String, String, &'static Known)> = Vec::new();
         for line in &self.0 {
             match line {
                 Line::Open(name) => blocks.push(name),
@@ -74,7 +75,7 @@ impl Explanation {
                     let what = blocks.iter().chain([&known.name]).copied().collect::<Vec<_>>().join(": ");
                     match values.iter_mut().find(|(have, ..)| *have == what) {
                         Some((_, have, _)) => *have = format!("{have} {text}"),
-                        None => values.push((what, text.clone(), known.acts)),
+                        None => values.push((what, text.clone(), known)),
                     }
                 }
             }
@@ -97,7 +98,9 @@ impl fmt::Display for Explanation {
                     writeln!(f, "{:1$}}}", "", 4 * depth)?;
                 }
                 Line::Value { known, text, origin } => {
-                    let value = format!("{:4$}{:<23} {}{}", "", known.name, quoted(text), ";", 4 * depth);
+                    // What has no default and no value says nothing.
+                    let comment = if text.is_empty() { "# " } else { "" };
+                    let value = format!("{:4$}{comment}{:<23} {}{}", "", known.name, shown(known, text), ";", 4 * depth);
                     match origin {
                         Origin::Default => writeln!(f, "{value:<44} # default")?,
                         Origin::Line(line) => writeln!(f, "{value:<44} # {line}")?,
@@ -107,6 +110,16 @@ impl fmt::Display for Explanation {
             }
         }
         Ok(())
+    }
+}
+
+/// A directive's value as it may stand in a file; a secret does not.
+fn shown(known: &Known, text: &str) -> String {
+    match known.values {
+        _ if text.is_empty() => String::new(),
+        Values::Secret(_) => "******".to_owned(),
+        Values::Text(_) if text.contains(char::is_whitespace) => format!("{text:?}"),
+        _ => quoted(text),
     }
 }
 
@@ -125,21 +138,33 @@ pub fn full() -> String {
          # `include FILE...;` stands anywhere and takes patterns, such as vhosts/*.conf.\n",
     );
     describe(&mut out, Block::Top, 0);
-    for (block, head) in [(Block::Rtmp, "rtmp"), (Block::Rtmps, "rtmps")] {
-        open(&mut out, head, 0);
-        describe(&mut out, block, 1);
-        out.push_str("}\n");
+    let tops: [(Block, &[Block]); 5] = [
+        (Block::Rtmp, &[]),
+        (Block::Rtmps, &[]),
+        (Block::HttpServer, &[Block::HttpServerHttps]),
+        (Block::HttpApi, &[Block::HttpApiRaw, Block::HttpApiAuth, Block::HttpApiHttps]),
+        (Block::Exporter, &[]),
+    ];
+    for (block, inner) in tops {
+        describe_blocks(&mut out, block, block.name(), inner);
     }
     out.push_str("\n# One per host name; __defaultVhost__ answers for every other one.");
-    open(&mut out, "vhost __defaultVhost__", 0);
-    describe(&mut out, Block::Vhost, 1);
-    for (block, head) in [(Block::Publish, "publish"), (Block::Play, "play")] {
-        open(&mut out, head, 1);
-        describe(&mut out, block, 2);
+    let inner =
+        [Block::Publish, Block::Play, Block::HttpRemux, Block::HttpHooks, Block::Security, Block::SignedUrl];
+    describe_blocks(&mut out, Block::Vhost, "vhost __defaultVhost__", &inner);
+    out
+}
+
+/// A block at the top level with those inside it.
+fn describe_blocks(out: &mut String, block: Block, head: &str, inner: &[Block]) {
+    open(out, head, 0);
+    describe(out, block, 1);
+    for block in inner {
+        open(out, block.name(), 1);
+        describe(out, *block, 2);
         out.push_str("    }\n");
     }
     out.push_str("}\n");
-    out
 }
 
 fn open(out: &mut String, head: &str, depth: usize) {
@@ -154,7 +179,10 @@ fn describe(out: &mut String, block: Block, depth: usize) {
             "" => text.push_str(" No default."),
             default => text.push_str(&format!(" Default: {default}.")),
         }
-        text.push_str(&format!(" Env: {}. Changed by reload: {}.", known.variables().join(" or "), known.acts.text()));
+        if !known.variables().is_empty() {
+            text.push_str(&format!(" Env: {}.", known.variables().join(" or ")));
+        }
+        text.push_str(&format!(" Changed by reload: {}.", known.acts.text()));
         if at > 0 || block == Block::Top {
             out.push('\n');
         }
@@ -164,6 +192,9 @@ fn describe(out: &mut String, block: Block, depth: usize) {
         let (comment, value) = match (known.default, &known.values, block) {
             ("", Values::Addresses, Block::Top) => ("", "1935 [::]:1935"),
             ("", Values::Addresses, Block::Rtmps) => ("# ", "1443 [::]:1443"),
+            ("", Values::Text(example) | Values::Secret(example), _) => ("# ", *example),
+            ("", Values::Urls, _) => ("# ", "http://127.0.0.1:8085/api/v1/hooks"),
+            ("", Values::Rules, _) => ("# ", "play 10.0.0.0/8"),
             ("", _, _) => ("# ", "1935 [::]:1935"),
             // What depends on other directives stands as a comment.
             (default, _, Block::Rtmp) => ("# ", default),

@@ -1,7 +1,7 @@
 //! Directives → sections. Every fault of a configuration is found at once.
 
 use super::{
-    Config, DEFAULT_VHOST, Descriptors, Listen, Log, LogLevel, Play, Publish, Rtmps, Stop, Takeover, TimeJitter, Vhost,
+    Config, DEFAULT_VHOST, Descriptors, Listen, Log, LogLevel, Play, Publish, Rtmps, Service, Stop, Takeover, TimeJitter, Vhost,
     directives::Block,
     explain::{Line, quoted},
     faults::{Fault, nearest},
@@ -9,12 +9,16 @@ use super::{
     syntax::{Directive, Word},
 };
 use crate::tls;
-use std::path::{Path, PathBuf};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Turns directives into a configuration; faults are in the loader.
 pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors: Option<Descriptors>) -> Config {
     let mut top = Section::new(Block::Top, directives, loader);
-    let listen = top.listen(false);
+    let listen = top.listen(Service::Rtmp, false, Ipv4Addr::UNSPECIFIED);
     let (max_connections, max_word) = top.number_at("max_connections");
     let chunk_size = top.number_at("chunk_size");
     let log = load_log(&mut top);
@@ -31,11 +35,26 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
     }
     let rtmp = top.block("rtmp");
     let rtmps = top.block("rtmps");
+    let http_blocks = http::Blocks::take(&mut top);
     let vhosts = top.blocks("vhost");
     top.finish();
     check_descriptors(loader, max_connections, max_word.as_ref(), descriptors);
     let (listen, chunk_size) = load_rtmp(loader, rtmp, listen, chunk_size);
-    let rtmps = load_rtmps(loader, rtmps, &listen);
+    let rtmps = load_rtmps(loader, rtmps);
+    let (http, api, exporter) = http_blocks.load(loader);
+    let mut endpoints: Vec<(Listen, Word)> = Vec::new();
+    for (service, list) in [("RTMP", &listen), ("RTMPS", &rtmps.1), ("HTTP", &http.1), ("the API", &api.1), ("the exporter", &exporter.1)] {
+        for (endpoint, word) in list {
+            // The API may share the HTTP server's port.
+            let clashes = |(other, _): &&(Listen, Word)| other.address == endpoint.address && other.address.port() != 0;
+            if endpoints.iter().any(|other| clashes(&other)) {
+                let message = format!("{} is listened on already, here for {service}", endpoint.address);
+                loader.fault(word, message, "choose another port");
+            }
+        }
+        endpoints.extend(list.iter().cloned());
+    }
+    let (http, api, exporter, rtmps) = (http.0, api.0, exporter.0, rtmps.0);
     if listen.is_empty() && rtmps.listen.is_empty() && loader.faults.is_empty() {
         let file = loader.sources.0.first().map_or("environment", |source| &source.name);
         let fault = Fault::nowhere(format!("{file}: no `listen` directive, so nobody could connect"));
@@ -43,10 +62,10 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
     }
     let mut vhosts = load_vhosts(loader, &vhosts, chunk_size);
     if vhosts.is_empty() {
-        vhosts.push(load_vhost(loader, DEFAULT_VHOST, Vec::new(), chunk_size));
+        vhosts.push(Arc::new(load_vhost(loader, DEFAULT_VHOST, Vec::new(), chunk_size)));
     }
     let listen = listen.into_iter().map(|(listen, _)| listen).collect();
-    Config { listen, max_connections, rtmps, vhosts, log, stop }
+    Config { listen, max_connections, rtmps, http, api, exporter, vhosts, log, stop }
 }
 
 fn load_log(top: &mut Section<'_>) -> Log {
@@ -86,7 +105,7 @@ fn load_rtmp(
     let Some(rtmp) = rtmp else { return (listen, chunk_size.0) };
     loader.explained.push(Line::Open("rtmp".to_owned()));
     let mut section = Section::new(Block::Rtmp, rtmp, loader);
-    let inner_listen = section.listen(false);
+    let inner_listen = section.listen(Service::Rtmp, false, Ipv4Addr::UNSPECIFIED);
     let (inner_size, inner_word) = section.number_or("chunk_size", &chunk_size.0.to_string());
     section.finish();
     loader.explained.push(Line::Close);
@@ -105,46 +124,50 @@ fn load_rtmp(
     (listen, inner_size)
 }
 
-fn load_rtmps(loader: &mut Loader, rtmps: Option<Vec<Directive>>, taken: &[(Listen, Word)]) -> Rtmps {
+fn load_rtmps(loader: &mut Loader, rtmps: Option<Vec<Directive>>) -> (Rtmps, Vec<(Listen, Word)>) {
     loader.explained.push(Line::Open("rtmps".to_owned()));
     let mut section = Section::new(Block::Rtmps, rtmps.unwrap_or_default(), loader);
     let (enabled, enabled_word) = section.flag_at("enabled");
-    let listen = section.listen(true);
-    let (key, key_word) = section.path("key");
-    let (cert, cert_word) = section.path("cert");
+    let listen = section.listen(Service::Rtmp, true, Ipv4Addr::UNSPECIFIED);
+    let (key, cert, tls) = load_tls(&mut section, enabled, enabled_word.as_ref());
     section.finish();
     loader.explained.push(Line::Close);
-    for (endpoint, word) in &listen {
-        if taken.iter().any(|(plain, _)| plain.address == endpoint.address && plain.address.port() != 0) {
-            loader.fault(
-                word,
-                format!("{} is listened on for plain RTMP", endpoint.address),
-                "choose another port, such as 1443",
-            );
-        }
-    }
     if !enabled {
-        return Rtmps { key: key.into(), cert: cert.into(), ..Rtmps::default() };
+        return (Rtmps { key, cert, ..Rtmps::default() }, Vec::new());
     }
     if let (true, Some(word)) = (listen.is_empty(), &enabled_word) {
         loader.fault(word, "`rtmps` has no `listen` directive", "add `listen 1443;`");
     }
-    let tls = match tls::Acceptor::load(Path::new(&key), Path::new(&cert)) {
-        Ok(acceptor) => Some(acceptor),
-        Err(error) => {
-            let word = if error.is_of_key() { &key_word } else { &cert_word };
-            if let Some(word) = word.as_ref().or(enabled_word.as_ref()) {
-                loader.fault(word, format!("`rtmps`: {error}"), error.fix());
-            }
-            None
-        }
-    };
-    let listen = listen.into_iter().map(|(listen, _)| listen).collect();
-    Rtmps { listen, key: key.into(), cert: cert.into(), tls }
+    let rtmps = Rtmps { listen: listen.iter().map(|(listen, _)| *listen).collect(), key, cert, tls };
+    (rtmps, listen)
 }
 
-fn load_vhosts(loader: &mut Loader, blocks: &[Directive], chunk_size: u32) -> Vec<Vhost> {
-    let mut vhosts: Vec<Vhost> = Vec::new();
+/// `key` and `cert`, and both as read where they are `wanted`.
+fn load_tls(
+    section: &mut Section<'_>,
+    wanted: bool,
+    wanted_word: Option<&Word>,
+) -> (PathBuf, PathBuf, Option<tls::Acceptor>) {
+    let (key, key_word) = section.path("key");
+    let (cert, cert_word) = section.path("cert");
+    let mut tls = None;
+    if wanted {
+        match tls::Acceptor::load(Path::new(&key), Path::new(&cert)) {
+            Ok(acceptor) => tls = Some(acceptor),
+            Err(error) => {
+                let word = if error.is_of_key() { &key_word } else { &cert_word };
+                if let Some(word) = word.as_ref().or(wanted_word) {
+                    let message = format!("`{}`: {error}", section.name());
+                    section.loader.fault(word, message, error.fix());
+                }
+            }
+        }
+    }
+    (key.into(), cert.into(), tls)
+}
+
+fn load_vhosts(loader: &mut Loader, blocks: &[Directive], chunk_size: u32) -> Vec<Arc<Vhost>> {
+    let mut vhosts: Vec<Arc<Vhost>> = Vec::new();
     for block in blocks {
         let [name] = &block.arguments[..] else {
             let at = block.arguments.get(1).unwrap_or(&block.name);
@@ -155,7 +178,7 @@ fn load_vhosts(loader: &mut Loader, blocks: &[Directive], chunk_size: u32) -> Ve
             loader.fault(name, format!("vhost `{}` is there already", name.text), "merge the two");
         }
         let vhost = load_vhost(loader, &name.text, block.block.clone().unwrap_or_default(), chunk_size);
-        vhosts.push(vhost);
+        vhosts.push(Arc::new(vhost));
     }
     vhosts
 }
@@ -175,13 +198,16 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     let out_ack_size = section.number("out_ack_size");
     let publish = section.block("publish").unwrap_or_default();
     let play = section.block("play").unwrap_or_default();
+    let http = http::VhostBlocks::take(&mut section);
     section.finish();
     loader.explained.push(Line::Open("publish".to_owned()));
     let publish = load_publish(Section::new(Block::Publish, publish, loader), min_latency, forwards);
     loader.explained.push(Line::Close);
     loader.explained.push(Line::Open("play".to_owned()));
     let play = load_play(Section::new(Block::Play, play, loader), min_latency);
-    loader.explained.extend([Line::Close, Line::Close]);
+    loader.explained.push(Line::Close);
+    let (http_remux, hooks, security, signed_url) = http.load(loader);
+    loader.explained.push(Line::Close);
     Vhost {
         name: name.to_owned(),
         enabled,
@@ -192,6 +218,10 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
         out_ack_size,
         publish,
         play,
+        http_remux,
+        hooks,
+        security,
+        signed_url,
     }
 }
 
@@ -273,6 +303,8 @@ pub(super) fn unknown_variable(name: &str, known: &[String], not_yet: &[&str]) -
     let near = nearest(name, known.iter().map(String::as_str)).filter(|_| name.starts_with("SRS_VHOST_"))?;
     Some((format!("{name} is not known"), format!("ignored; did you mean {near}?")))
 }
+
+mod http;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@
 mod directives;
 mod explain;
 mod faults;
+mod http;
 mod load;
 mod section;
 mod source;
@@ -14,6 +15,7 @@ mod syntax;
 
 pub use explain::{Change, Explanation, full};
 pub use faults::{Fault, Faults};
+pub use http::{Action, Auth, Exporter, Hooks, HttpApi, HttpRemux, HttpServer, Rule, Security, SignedUrl};
 
 use crate::tls;
 use directives::{KNOWN, NOT_YET_VARIABLES};
@@ -21,6 +23,7 @@ use section::Loader;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use syntax::{Directive, Word};
 
@@ -39,8 +42,14 @@ pub struct Config {
     pub max_connections: u32,
     /// RTMP over TLS.
     pub rtmps: Rtmps,
+    /// Live streams and the page by HTTP.
+    pub http: HttpServer,
+    /// The HTTP API.
+    pub api: HttpApi,
+    /// Prometheus.
+    pub exporter: Exporter,
     /// By name; never empty.
-    pub vhosts: Vec<Vhost>,
+    pub vhosts: Vec<Arc<Vhost>>,
     /// The log.
     pub log: Log,
     /// How SIGQUIT stops.
@@ -55,8 +64,23 @@ pub struct Listen {
     /// Every connection must begin with a proxy header (0xF3, PROXY v1 or v2) that names the real
     /// peer. Ours: the word `proxy_protocol` in a `listen` directive.
     pub proxy_protocol: bool,
-    /// Whether RTMP comes inside TLS.
+    /// Whether it comes inside TLS.
     pub tls: bool,
+    /// What is spoken there.
+    pub service: Service,
+}
+
+/// What an endpoint speaks.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Service {
+    /// RTMP.
+    Rtmp,
+    /// Live streams, the page, and the API for those who may.
+    Http,
+    /// The API.
+    Api,
+    /// Prometheus's `/metrics`.
+    Exporter,
 }
 
 /// The `rtmps` section; listens nowhere unless enabled.
@@ -130,6 +154,14 @@ pub struct Vhost {
     pub publish: Publish,
     /// For players.
     pub play: Play,
+    /// HTTP-FLV and WebSocket-FLV.
+    pub http_remux: HttpRemux,
+    /// Who is asked and told of what happens.
+    pub hooks: Hooks,
+    /// Who may, by address.
+    pub security: Security,
+    /// Who may, by a signature in the URL; `None` asks for none.
+    pub signed_url: Option<SignedUrl>,
 }
 
 /// A vhost's `publish` section.
@@ -283,18 +315,19 @@ impl Config {
     }
 
     /// The vhost for a host name: its own, else the default one; `None` if neither is there.
-    pub fn vhost(&self, host: &str) -> Option<&Vhost> {
+    pub fn vhost(&self, host: &str) -> Option<&Arc<Vhost>> {
         self.vhost_named(host).or_else(|| self.vhost_named(DEFAULT_VHOST))
     }
 
     /// The vhost of exactly this name.
-    pub fn vhost_named(&self, name: &str) -> Option<&Vhost> {
+    pub fn vhost_named(&self, name: &str) -> Option<&Arc<Vhost>> {
         self.vhosts.iter().find(|vhost| vhost.name == name)
     }
 
     /// All endpoints, RTMP's first.
     pub fn endpoints(&self) -> impl Iterator<Item = &Listen> {
-        self.listen.iter().chain(&self.rtmps.listen)
+        let http = self.http.listen.iter().chain(&self.api.listen).chain(&self.exporter.listen);
+        self.listen.iter().chain(&self.rtmps.listen).chain(http)
     }
 }
 

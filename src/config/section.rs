@@ -2,11 +2,11 @@
 //! default. What is left in the end is unknown.
 
 use super::{
-    Listen,
+    Listen, Service,
     directives::{Block, KNOWN, Known, NOT_YET, Values, known},
     explain::{Line, Origin},
     faults::{Fault, nearest},
-    source::Sources,
+    source::{Place, Sources},
     syntax::{Directive, Word},
 };
 use std::net::{Ipv4Addr, SocketAddr};
@@ -56,6 +56,11 @@ pub(super) struct Section<'l> {
 impl<'l> Section<'l> {
     pub(super) fn new(block: Block, directives: Vec<Directive>, loader: &'l mut Loader) -> Self {
         Self { block, directives, taken: Vec::new(), loader }
+    }
+
+    /// The block's name.
+    pub(super) fn name(&self) -> &'static str {
+        self.block.name()
     }
 
     /// All of the file's directives called `name`.
@@ -180,11 +185,74 @@ impl<'l> Section<'l> {
         let read = |values: &Values, text: &str| match values {
             Values::Word(words) => words.contains(&text).then(|| text.to_owned()),
             Values::Path => (!text.is_empty()).then(|| text.to_owned()),
-            Values::Flag | Values::Number(..) | Values::NumberOrAuto(..) | Values::Decimal(..) | Values::Addresses => {
-                None
-            }
+            Values::Text(_) | Values::Secret(_) => Some(text.to_owned()),
+            Values::Flag
+            | Values::Number(..)
+            | Values::NumberOrAuto(..)
+            | Values::Decimal(..)
+            | Values::Addresses
+            | Values::Urls
+            | Values::Rules => None,
         };
         self.take(name, self.default_of(name), read).unwrap_or_default()
+    }
+
+    /// Any text, and the word that sets it.
+    pub(super) fn text(&mut self, name: &'static str) -> (String, Option<Word>) {
+        self.choice(name)
+    }
+
+    /// The words of a directive that takes several, each with what `read` makes of it; `None` is a fault.
+    pub(super) fn words<T>(&mut self, name: &'static str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        let Some(known) = known(self.block, name) else { unreachable!("{name} is not in the table") };
+        let in_file = self.one(name);
+        let Some(directive) = self.loader.variable(known).or(in_file) else {
+            self.loader.explained.push(Line::Value { known, text: String::new(), origin: Origin::Default });
+            return Vec::new();
+        };
+        if directive.arguments.is_empty() || directive.block.is_some() {
+            self.loader.fault(&directive.name, format!("`{name}` needs a value"), known.values.allowed());
+        }
+        let mut values = Vec::new();
+        for word in &directive.arguments {
+            match read(&word.text) {
+                Some(value) => values.push(value),
+                None => {
+                    let message = format!("`{}` is no value for `{name}`", word.text);
+                    self.loader.fault(word, message, known.values.allowed());
+                }
+            }
+        }
+        self.explain(known, &directive);
+        values
+    }
+
+    /// The arguments of all directives called `name`, in order; what `read` makes nothing of is a fault.
+    pub(super) fn rules<T>(&mut self, name: &'static str, read: impl Fn(&[&str]) -> Option<T>) -> Vec<T> {
+        let Some(known) = known(self.block, name) else { unreachable!("{name} is not in the table") };
+        let mut rules = Vec::new();
+        for directive in self.all(name) {
+            let words: Vec<&str> = directive.arguments.iter().map(|word| word.text.as_str()).collect();
+            match read(&words) {
+                Some(rule) => rules.push(rule),
+                None => {
+                    let message = format!("`{}` is no rule", words.join(" "));
+                    self.loader.fault(&directive.name, message, known.values.allowed());
+                }
+            }
+            self.explain(known, &directive);
+        }
+        rules
+    }
+
+    /// Says what is in effect of a directive with several words, and where that comes from.
+    fn explain(&mut self, known: &'static Known, directive: &Directive) {
+        let texts: Vec<&str> = directive.arguments.iter().map(|word| word.text.as_str()).collect();
+        let origin = match known.variables().contains(&directive.name.text) {
+            true => Origin::Variable(directive.name.text.clone()),
+            false => Origin::Line(self.loader.sources.line_of(&directive.name.place)),
+        };
+        self.loader.explained.push(Line::Value { known, text: texts.join(" "), origin });
     }
 
     /// A file's path, and the word that sets it.
@@ -192,12 +260,18 @@ impl<'l> Section<'l> {
         self.choice(name)
     }
 
-    /// The endpoints of all `listen` directives.
-    pub(super) fn listen(&mut self, tls: bool) -> Vec<(Listen, Word)> {
+    /// The endpoints of all `listen` directives; a bare port is on `host`.
+    pub(super) fn listen(&mut self, service: Service, tls: bool, host: Ipv4Addr) -> Vec<(Listen, Word)> {
         let Some(known) = known(self.block, "listen") else { return Vec::new() };
         let in_file = self.all("listen");
         let directives = self.loader.variable(known).map_or(in_file, |variable| vec![variable]);
         let mut endpoints: Vec<(Listen, Word)> = Vec::new();
+        if let (true, Some(address)) = (directives.is_empty(), parse_address(known.default, host)) {
+            let text = known.default.to_owned();
+            self.loader.explained.push(Line::Value { known, text: text.clone(), origin: Origin::Default });
+            let listen = Listen { address, proxy_protocol: false, tls, service };
+            endpoints.push((listen, Word { text, place: Place { source: 0, span: 0..0 } }));
+        }
         for directive in directives {
             let (words, addresses): (Vec<&Word>, Vec<&Word>) =
                 directive.arguments.iter().partition(|word| word.text == "proxy_protocol");
@@ -205,14 +279,14 @@ impl<'l> Section<'l> {
                 self.loader.fault(&directive.name, "`listen` needs an address", known.values.allowed());
             }
             for word in addresses {
-                match parse_address(&word.text) {
+                match parse_address(&word.text, host) {
                     Some(address)
                         if endpoints.iter().any(|(known, _)| known.address == address && address.port() != 0) =>
                     {
                         self.loader.fault(word, format!("{address} is listened on already"), "remove one of the two");
                     }
                     Some(address) => {
-                        let listen = Listen { address, proxy_protocol: !words.is_empty(), tls };
+                        let listen = Listen { address, proxy_protocol: !words.is_empty(), tls, service };
                         endpoints.push((listen, word.clone()));
                     }
                     None => {
@@ -221,12 +295,7 @@ impl<'l> Section<'l> {
                     }
                 }
             }
-            let texts: Vec<&str> = directive.arguments.iter().map(|word| word.text.as_str()).collect();
-            let origin = match known.variables().contains(&directive.name.text) {
-                true => Origin::Variable(directive.name.text.clone()),
-                false => Origin::Line(self.loader.sources.line_of(&directive.name.place)),
-            };
-            self.loader.explained.push(Line::Value { known, text: texts.join(" "), origin });
+            self.explain(known, &directive);
         }
         endpoints
     }
@@ -295,12 +364,12 @@ fn read_number(values: &Values, text: &str) -> Option<Option<u32>> {
         Values::Number(_, range) | Values::NumberOrAuto(_, range) => {
             text.parse().ok().filter(|number| range.contains(number)).map(Some)
         }
-        Values::Flag | Values::Decimal(..) | Values::Word(_) | Values::Addresses | Values::Path => None,
+        _ => None,
     }
 }
 
-/// `[ip:]port`; a bare port means 0.0.0.0.
-fn parse_address(text: &str) -> Option<SocketAddr> {
-    let bare = text.parse().ok().map(|port: u16| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+/// `[ip:]port`; a bare port is on `host`.
+pub(super) fn parse_address(text: &str, host: Ipv4Addr) -> Option<SocketAddr> {
+    let bare = text.parse().ok().map(|port: u16| SocketAddr::from((host, port)));
     bare.or_else(|| text.parse().ok())
 }

@@ -3,4 +3,5 @@
 pub mod amf;
 pub mod codec;
 pub mod flv;
+pub mod http;
 pub mod rtmp;

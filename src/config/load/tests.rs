@@ -128,9 +128,9 @@ fn e1_variables_override_the_file() {
     let faults = Config::load(&Input { variables: both.to_vec(), ..Input::default() }).unwrap_err();
     assert!(faults.to_string().contains("SRS_LISTEN and SRS_RTMP_LISTEN are both set, and differ"), "{faults}");
     let near =
-        load("listen 1;", &[("SRS_VHOST_PLAY_GOP_CAHCE", "on"), ("SRS_HTTP_API_ENABLED", "on")]).warnings.to_string();
+        load("listen 1;", &[("SRS_VHOST_PLAY_GOP_CAHCE", "on"), ("SRS_RTC_SERVER_ENABLED", "on")]).warnings.to_string();
     assert!(
-        near.contains("did you mean SRS_VHOST_PLAY_GOP_CACHE?") && near.contains("SRS_HTTP_API_ENABLED is SRS's"),
+        near.contains("did you mean SRS_VHOST_PLAY_GOP_CACHE?") && near.contains("SRS_RTC_SERVER_ENABLED is SRS's"),
         "{near}"
     );
 }
@@ -195,13 +195,13 @@ fn includes_are_read_in_place() {
 /// What SRS has and we do not: refused, or left out with a warning.
 #[test]
 fn what_is_not_supported_is_named() {
-    let text = "listen 1; http_api { enabled on; listen 1985; } vhost a { hls { enabled on; } }";
+    let text = "listen 1; rtc_server { enabled on; listen 8000; } vhost a { hls { enabled on; } }";
     let found: Vec<_> = faults(text).into_iter().map(|(at, message, help)| (at, message, help.unwrap())).collect();
     assert_eq!(
         found[0],
         (
-            "http_api".to_owned(),
-            "`http_api` is SRS's and not supported: the HTTP API".to_owned(),
+            "rtc_server".to_owned(),
+            "`rtc_server` is SRS's and not supported: WebRTC".to_owned(),
             "remove it, or run with --lenient".to_owned()
         )
     );

@@ -50,7 +50,7 @@ impl ShardServer {
     /// Takes a new configuration over, for what is here already.
     pub(in crate::serve) fn reconfigure(&mut self, config: &Config) {
         let vhost = |key: &str| config.vhost_named(key.split('/').next()?);
-        self.relay.set_settings(|key| vhost(key).map(stream_settings));
+        self.relay.set_settings(|key| vhost(key).map(|vhost| stream_settings(vhost)));
         for (_, connection) in &mut self.connections {
             let Some(connection) = connection.as_deref_mut() else { continue };
             for publish in &mut connection.publishes {

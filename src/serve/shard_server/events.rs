@@ -4,6 +4,7 @@ use super::{
     CloseReason, Outcome, Publisher, ShardMessage, ShardServer, flush::Turn, member, peer::Connection, place,
     session_settings, stream_settings,
 };
+use std::sync::Arc;
 use crate::{
     config::{Takeover, Vhost},
     net,
@@ -124,7 +125,7 @@ impl ShardServer {
             Event::Connect => {
                 if let Some(settings) = connection.session.connect().and_then(|connect| {
                     let address = StreamAddress::resolve(&connect.tc_url, &connect.app, "-").ok()?;
-                    self.shared.config().vhost(&address.vhost).map(session_settings)
+                    self.shared.config().vhost(&address.vhost).map(|vhost| session_settings(vhost))
                 }) {
                     connection.session.set_settings(settings);
                 }
@@ -152,7 +153,7 @@ impl ShardServer {
     }
 
     /// Finds out which stream a name means, and whether its vhost answers.
-    pub(super) fn resolve(&self, connection: &Connection, stream: &str) -> Result<(String, Vhost), String> {
+    pub(super) fn resolve(&self, connection: &Connection, stream: &str) -> Result<(String, Arc<Vhost>), String> {
         let (tc_url, app) = connection.session.connect().map_or(("", ""), |connect| (&connect.tc_url, &connect.app));
         let address = StreamAddress::resolve(tc_url, app, stream).map_err(|error: UrlError| error.to_string())?;
         let config = self.shared.config();

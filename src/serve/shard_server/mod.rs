@@ -201,7 +201,7 @@ impl ShardServer {
         proxy: bool,
         tls: Option<tls::Session>,
     ) -> usize {
-        let settings = self.shared.config().vhosts.first().map(session_settings).unwrap_or_default();
+        let settings = self.shared.config().vhosts.first().map(|vhost| session_settings(vhost)).unwrap_or_default();
         let session = ServerSession::new(settings, fastrand::u64(..));
         let id = self.insert_session(descriptor, peer, session);
         self.with(id, |connection| {

@@ -1,0 +1,176 @@
+//! What HTTP, hooks and access rules have of a configuration.
+
+use super::{Listen, tls};
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// The `http_server` section; listens nowhere unless enabled.
+#[derive(Clone, Debug, Default)]
+pub struct HttpServer {
+    /// Where, with and without TLS.
+    pub listen: Vec<Listen>,
+    /// Whether pages of other sites may play streams. SRS: `crossdomain`.
+    pub crossdomain: bool,
+    /// For the endpoints with TLS.
+    pub tls: Option<tls::Acceptor>,
+}
+
+/// The `http_api` section; answers nowhere unless enabled.
+#[derive(Clone, Debug, Default)]
+pub struct HttpApi {
+    /// Whether it answers, on [`HttpServer`]'s endpoints too.
+    pub enabled: bool,
+    /// Where, with and without TLS.
+    pub listen: Vec<Listen>,
+    /// Whether pages of other sites may use it. SRS: `crossdomain`.
+    pub crossdomain: bool,
+    /// Whether `/api/v1/raw` answers. SRS: `raw_api.enabled`.
+    pub raw: bool,
+    /// Whether it may reload. SRS: `raw_api.allow_reload`.
+    pub allow_reload: bool,
+    /// What every request must prove.
+    pub auth: Option<Auth>,
+    /// For the endpoints with TLS.
+    pub tls: Option<tls::Acceptor>,
+}
+
+/// Either of the two is enough.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Auth {
+    /// Name and password of HTTP's basic authentication.
+    pub basic: Option<(String, String)>,
+    /// `Authorization: Bearer TOKEN`.
+    pub token: Option<String>,
+}
+
+/// The `exporter` section; listens nowhere unless enabled.
+#[derive(Clone, Debug, Default)]
+pub struct Exporter {
+    /// Where.
+    pub listen: Vec<Listen>,
+    /// SRS: `label`.
+    pub label: String,
+    /// SRS: `tag`.
+    pub tag: String,
+    /// Streams with figures of their own. Ours: `top_streams`.
+    pub top_streams: usize,
+}
+
+/// A vhost's `http_remux` section.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HttpRemux {
+    /// Whether streams are served.
+    pub enabled: bool,
+    /// The path's template, from the first slash on: `/[app]/[stream].flv`.
+    pub mount: String,
+    /// Whether the FLV header may announce audio.
+    pub has_audio: bool,
+    /// Whether the FLV header may announce video.
+    pub has_video: bool,
+    /// Whether it announces what the stream has. SRS: `guess_has_av`.
+    pub guess_has_av: bool,
+    /// Whether tags of a kind that is off are left out.
+    pub drop_if_not_match: bool,
+    /// How long a request waits for a stream that nobody publishes, in seconds. Ours: `wait_stream`.
+    pub wait_stream_s: u32,
+}
+
+/// A vhost's `http_hooks` section; no URLs unless enabled.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Hooks {
+    /// Asked when somebody connects.
+    pub on_connect: Vec<String>,
+    /// Told when a connection ends.
+    pub on_close: Vec<String>,
+    /// Asked when somebody publishes.
+    pub on_publish: Vec<String>,
+    /// Told when a publish ends.
+    pub on_unpublish: Vec<String>,
+    /// Asked when somebody plays.
+    pub on_play: Vec<String>,
+    /// Told when a play ends.
+    pub on_stop: Vec<String>,
+    /// For all URLs of an event together, in ms. Ours: `timeout`.
+    pub timeout_ms: u32,
+    /// Whether no answer allows. Ours: `on_failure allow`.
+    pub fail_open: bool,
+}
+
+/// What somebody wants of a stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// Bring it.
+    Publish,
+    /// Get it.
+    Play,
+}
+
+impl Action {
+    /// Its word in rules and signatures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Play => "play",
+        }
+    }
+}
+
+/// Whom a rule means: what they want, and from where; `None` is everywhere.
+pub type Rule = (Action, Option<IpNet>);
+
+/// A vhost's `security` section; no rules unless enabled.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Security {
+    /// Whether the rules count.
+    pub enabled: bool,
+    /// Who may.
+    pub allow: Vec<Rule>,
+    /// Who may not.
+    pub deny: Vec<Rule>,
+}
+
+impl Security {
+    /// Whether somebody at `address` may: an allow matches and no deny does; where there are denies alone, no
+    /// deny does.
+    pub fn allows(&self, action: Action, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let matches =
+            |(what, net): &&Rule| *what == action && net.is_none_or(|net| net.contains(&address));
+        let of_action = |rules: &[Rule]| rules.iter().any(|(what, _)| *what == action);
+        let allowed = self.allow.iter().any(|rule| matches(&rule));
+        let denied = self.deny.iter().any(|rule| matches(&rule));
+        !self.enabled || !denied && (allowed || !of_action(&self.allow) && of_action(&self.deny))
+    }
+}
+
+/// A vhost's `signed_url` section.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SignedUrl {
+    /// What URLs are signed with.
+    pub key: String,
+    /// Whether publishers need it.
+    pub publish: bool,
+    /// Whether players need it.
+    pub play: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_srs_s() {
+        let net = |text: &str| Some(text.parse().unwrap());
+        let play = |security: &Security, address: &str| security.allows(Action::Play, address.parse().unwrap());
+        let mut security = Security::default();
+        assert!(play(&security, "1.2.3.4"), "off");
+        security.enabled = true;
+        assert!(!play(&security, "1.2.3.4"), "nobody is allowed");
+        security.deny = vec![(Action::Play, net("10.0.0.0/8"))];
+        assert!(play(&security, "1.2.3.4") && !play(&security, "10.1.2.3") && !play(&security, "::ffff:10.1.2.3"));
+        assert!(!security.allows(Action::Publish, "1.2.3.4".parse().unwrap()), "no rule for publishers");
+        security.allow = vec![(Action::Play, net("1.2.3.4/32")), (Action::Play, net("10.0.0.1/32"))];
+        assert!(play(&security, "1.2.3.4") && !play(&security, "1.2.3.5"));
+        assert!(!play(&security, "10.0.0.1"), "deny goes before allow");
+    }
+}
