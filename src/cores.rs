@@ -93,6 +93,24 @@ where
         .spawn(main)
 }
 
+/// Starts a thread that runs `main` on an executor of its own, wherever the process may run.
+///
+/// # Errors
+/// No thread or no io_uring.
+pub fn spawn_unpinned<F, G, T>(name: &str, main: G) -> Result<ExecutorJoinHandle<T>, glommio::GlommioError<()>>
+where
+    G: FnOnce() -> F + Send + 'static,
+    F: Future<Output = T> + 'static,
+    T: Send + 'static,
+{
+    LocalExecutorBuilder::new(Placement::Unbound)
+        .name(name)
+        .ring_depth(RING_DEPTH)
+        .io_memory(IO_MEMORY_BYTES)
+        .preempt_timer(PREEMPT)
+        .spawn(main)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

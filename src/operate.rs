@@ -3,7 +3,7 @@
 use crate::{log::Logging, settings::Settings};
 use corecast::{
     config::{Config, Explanation},
-    serve::Server,
+    serve::{Order, Server},
 };
 use crossbeam_channel::Receiver;
 use sd_notify::NotifyState;
@@ -53,12 +53,16 @@ impl Operation {
         notify(&[NotifyState::Ready]);
         loop {
             match self.server.next(signals, FOREVER)? {
-                None => {}
-                Some(SIGHUP) => self.reload(),
-                Some(SIGUSR1) => self.logging.reopen(),
-                Some(SIGQUIT) => return self.drain(signals),
-                Some(SIGTERM) if self.config.stop.forced => return self.drain(signals),
-                Some(_) => return self.stop(),
+                Order::None => {}
+                Order::Reload(reply) => {
+                    // Who asked may have given up.
+                    drop(reply.try_send(self.reload()));
+                }
+                Order::Own(SIGHUP) => drop(self.reload()),
+                Order::Own(SIGUSR1) => self.logging.reopen(),
+                Order::Own(SIGQUIT) => return self.drain(signals),
+                Order::Own(SIGTERM) if self.config.stop.forced => return self.drain(signals),
+                Order::Own(_) => return self.stop(),
             }
         }
     }
@@ -69,16 +73,23 @@ impl Operation {
         self.server.wait(STOP_LIMIT).map(drop)
     }
 
-    /// Reads the configuration anew and brings it into force, or leaves everything as it is and says why.
-    fn reload(&mut self) {
+    /// Reads the configuration anew and brings it into force, or leaves everything as it is and says why. Returns
+    /// the number of changes.
+    fn reload(&mut self) -> Result<usize, String> {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => notify(&[NotifyState::Reloading, now]),
             Err(_) => notify(&[NotifyState::Reloading]),
         }
-        match self.settings.load() {
-            Err(error) => tracing::error!("reload: nothing has changed:\n{error}"),
+        let outcome = match self.settings.load() {
+            Err(error) => {
+                tracing::error!("reload: nothing has changed:\n{error}");
+                Err(error.to_string())
+            }
             Ok(loaded) => match self.server.reload(loaded.config.clone()) {
-                Err(error) => tracing::error!("reload: nothing has changed: {error}"),
+                Err(error) => {
+                    tracing::error!("reload: nothing has changed: {error}");
+                    Err(error.to_string())
+                }
                 Ok(()) => {
                     for warning in loaded.warnings.to_string().lines() {
                         tracing::warn!("{warning}");
@@ -91,10 +102,12 @@ impl Operation {
                     }
                     tracing::info!("reload: done, {} changes", changes.len());
                     (self.config, self.explanation) = (loaded.config, loaded.explanation);
+                    Ok(changes.len())
                 }
             },
-        }
+        };
         notify(&[NotifyState::Ready]);
+        outcome
     }
 
     /// SIGQUIT, as SRS has it: goes on for a moment, accepts no more, serves those who are here to their end
@@ -105,7 +118,7 @@ impl Operation {
         let wait = |until: Instant, enough: &dyn Fn() -> bool| -> Result<bool, usize> {
             while Instant::now() < until && !enough() {
                 let left = until.saturating_duration_since(Instant::now()).min(LOOK);
-                if matches!(self.server.next(signals, left)?, Some(SIGQUIT | SIGTERM | SIGINT)) {
+                if matches!(self.server.next(signals, left)?, Order::Own(SIGQUIT | SIGTERM | SIGINT)) {
                     return Ok(true);
                 }
             }

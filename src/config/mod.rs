@@ -9,6 +9,7 @@ mod explain;
 mod faults;
 mod http;
 mod load;
+mod mount;
 mod section;
 mod source;
 mod syntax;
@@ -317,6 +318,14 @@ impl Config {
     /// The vhost for a host name: its own, else the default one; `None` if neither is there.
     pub fn vhost(&self, host: &str) -> Option<&Arc<Vhost>> {
         self.vhost_named(host).or_else(|| self.vhost_named(DEFAULT_VHOST))
+    }
+
+    /// The vhost, app and stream of a live request, by its host name and decoded path; `None` if it is no such
+    /// thing.
+    pub fn live_stream<'a>(&'a self, host: &str, path: &'a str) -> Option<(&'a Arc<Vhost>, &'a str, &'a str)> {
+        let vhost = self.vhost(host).filter(|vhost| vhost.enabled && vhost.http_remux.enabled)?;
+        let (app, stream) = mount::find(&vhost.http_remux.mount, path)?;
+        Some((vhost, app, stream))
     }
 
     /// The vhost of exactly this name.

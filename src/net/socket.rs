@@ -1,6 +1,6 @@
 //! Connected sockets, and the process's descriptor limit.
 
-use futures_lite::io::AsyncRead;
+use futures_lite::io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use socket2::Socket;
 use std::{
@@ -95,6 +95,14 @@ impl Receiver {
     /// The system call's.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+
+    /// Sends what there is room for, for connections that are not the send ring's.
+    ///
+    /// # Errors
+    /// The system call's.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     /// Reads what is there already, with one system call and nothing armed for later; `None` if nothing

@@ -4,11 +4,13 @@
 use super::{
     Control,
     rest::{Rest, TICK_MS},
-    shard_server::{CloseReason, Moved, Outcome, ShardServer},
+    shard_server::{CloseReason, Moved, Outcome, ShardServer, Wish},
 };
 use crate::{
-    config::Listen,
+    config::{Listen, Service},
+    control::{Call, Handed, hooks},
     net::{Acceptor, Receiver},
+    tls,
 };
 use crossbeam_channel::TryRecvError;
 use futures_lite::future;
@@ -17,6 +19,7 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     io,
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{Arc, atomic::Ordering},
@@ -103,6 +106,10 @@ fn obey(shard: &Rc<Shard>, control: &crossbeam_channel::Receiver<Control>, endpo
                 endpoints.retain(|endpoint| endpoint.listen.get().is_some());
             }
             Ok(Control::Reconfigure(config)) => shard.server.borrow_mut().reconfigure(&config),
+            Ok(Control::Call(Call::TakeBack(handed))) => {
+                spawn_local(take_back(Rc::clone(shard), *handed)).detach();
+            }
+            Ok(Control::Call(call)) => shard.server.borrow_mut().answer(call),
             Ok(Control::Drain) => shard.server.borrow_mut().drain(),
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
         }
@@ -119,7 +126,7 @@ async fn accept(shard: Rc<Shard>, endpoint: Rc<Endpoint>) {
         };
         match accepted {
             Ok(receiver) => {
-                let tls = match listen.tls.then(|| shard.server.borrow().tls_session()) {
+                let tls = match listen.tls.then(|| shard.server.borrow().tls_session(listen.service)) {
                     None => None,
                     Some(Some(session)) => Some(session),
                     // RTMPS has just been switched off.
@@ -128,9 +135,12 @@ async fn accept(shard: Rc<Shard>, endpoint: Rc<Endpoint>) {
                         continue;
                     }
                 };
-                if shard.server.borrow().admit() {
+                if matches!(listen.service, Service::Api | Service::Exporter) {
+                    let peer = receiver.peer();
+                    hand_over(&shard, receiver, peer, tls.map(Box::new), Vec::new(), listen.service);
+                } else if shard.server.borrow().admit() {
                     let (descriptor, peer) = (receiver.descriptor(), receiver.peer());
-                    let id = shard.server.borrow_mut().insert(descriptor, peer, listen.proxy_protocol, tls);
+                    let id = shard.server.borrow_mut().insert(descriptor, peer, listen, tls);
                     let run = run(Rc::clone(&shard), receiver, id, Outcome::Continue);
                     spawn_local(run).detach();
                 } else {
@@ -176,7 +186,11 @@ async fn go_on(shard: &Rc<Shard>, receiver: &Receiver, id: usize, msid: u32, str
                 drop(receiver.set_nodelay(nodelay));
                 return guarded(|| shard.server.borrow_mut().receive_unread(id, unread));
             }
-            outcome @ (Outcome::Continue | Outcome::Move { .. } | Outcome::Close(_)) => return outcome,
+            outcome @ (Outcome::Continue
+            | Outcome::Move { .. }
+            | Outcome::Ask { .. }
+            | Outcome::HandOver
+            | Outcome::Close(_)) => return outcome,
         }
     }
 }
@@ -218,6 +232,20 @@ async fn run(shard: Rc<Shard>, mut receiver: Receiver, id: usize, mut outcome: O
                 outcome = Box::pin(go_on(&shard, &receiver, id, msid, &stream, &unread)).await;
                 continue;
             }
+            Outcome::Ask { wish, event, unread } => {
+                outcome = Box::pin(ask(&shard, &receiver, id, wish, *event, unread)).await;
+                continue;
+            }
+            Outcome::HandOver => {
+                Box::pin(drained(&shard, id)).await;
+                let taken = shard.server.borrow_mut().take_to_hand_over(id);
+                shard.server.borrow().forget_moved();
+                match taken {
+                    Some((peer, tls, unread)) => hand_over(&shard, receiver, peer, tls, unread, Service::Http),
+                    None => receiver.shutdown(),
+                }
+                return;
+            }
             Outcome::Close(reason) => {
                 shard.server.borrow_mut().end_service(id);
                 if reason.may_have_last_words() {
@@ -244,6 +272,60 @@ async fn run(shard: Rc<Shard>, mut receiver: Receiver, id: usize, mut outcome: O
         })
         .await;
     }
+}
+
+/// Waits for others' word on what a connection wants, and goes on with it, and with what was read behind it.
+async fn ask(
+    shard: &Rc<Shard>,
+    receiver: &Receiver,
+    id: usize,
+    wish: Wish,
+    event: hooks::Event,
+    unread: Vec<u8>,
+) -> Outcome {
+    let answer = shard.server.borrow().shared().hooks.ask(event);
+    let verdict = answer.recv().await.unwrap_or_else(|_| hooks::Verdict::Refused("no answer".to_owned()));
+    match guarded(|| shard.server.borrow_mut().resume_wish(id, wish, verdict)) {
+        Outcome::Move { home, msid, stream, .. } => return Outcome::Move { home, msid, stream, unread },
+        Outcome::Retry { msid, stream, .. } => return Outcome::Retry { msid, stream, unread },
+        Outcome::SetNodelay(nodelay) => {
+            // A peer that is gone shows at the next read.
+            drop(receiver.set_nodelay(nodelay));
+        }
+        Outcome::Continue => {}
+        outcome @ (Outcome::Ask { .. } | Outcome::HandOver | Outcome::Close(_)) => return outcome,
+    }
+    guarded(|| shard.server.borrow_mut().receive_unread(id, &unread))
+}
+
+/// Gives a connection to the control plane.
+fn hand_over(
+    shard: &Rc<Shard>,
+    receiver: Receiver,
+    peer: SocketAddr,
+    tls: Option<Box<tls::Session>>,
+    unread: Vec<u8>,
+    service: Service,
+) {
+    let handed = receiver.duplicate().ok().map(|descriptor| Handed { descriptor, peer, tls, unread, service });
+    let shared = Arc::clone(shard.server.borrow().shared());
+    let given = handed.zip(shared.plane.get()).is_some_and(|(handed, plane)| plane.try_send(handed).is_ok());
+    if !given {
+        tracing::warn!(peer = %receiver.peer(), "closed: too many connections for the page and the API");
+        receiver.shutdown();
+    }
+}
+
+/// Takes a connection back from the control plane, which has read a live request on it.
+async fn take_back(shard: Rc<Shard>, handed: Handed) {
+    let Handed { descriptor, peer, tls, unread, .. } = handed;
+    let receiver = Receiver::adopt(descriptor, peer);
+    if !shard.server.borrow().admit() {
+        return receiver.shutdown();
+    }
+    let id = shard.server.borrow_mut().insert_handed(receiver.descriptor(), peer, tls);
+    let outcome = guarded(|| shard.server.borrow_mut().receive_unread(id, &unread));
+    run(shard, receiver, id, outcome).await;
 }
 
 /// Lets a reader rest for `pause_ms`, so that its next read finds more; tells whether it has.

@@ -4,15 +4,21 @@
 //! awaits is synchronous and runs on one shard; no lock is taken.
 
 mod connection;
+mod http;
+mod plane;
+mod play;
 mod reload;
 mod rest;
 mod rtmp;
+mod session;
 mod shard_server;
 
+pub use plane::ReloadReply;
 pub use rtmp::wire;
 
 use crate::{
-    config::{Config, Listen},
+    config::{Config, Listen, Service},
+    control::{Call, Handed, hooks::Hooks},
     cores,
     net::{self, KeepAwake, ListenError, Listeners},
     shard::mesh::{self, ShardWaker},
@@ -24,7 +30,7 @@ use shard_server::{ShardMessage, ShardServer};
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -36,6 +42,9 @@ pub enum StartError {
     /// An endpoint cannot be bound.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// No thread for page, API and metrics.
+    #[error("the thread for the page, the API and metrics: {0}")]
+    Plane(std::io::Error),
     /// A shard has no executor or no send ring.
     #[error(
         "shard {shard} on CPU {cpu}: {reason}; corecast needs io_uring (kernel 6.1 or newer, not forbidden by kernel.io_uring_disabled or seccomp)"
@@ -57,6 +66,13 @@ pub(crate) struct Shared {
     pub(crate) connections: AtomicUsize,
     pub(crate) stopping: AtomicBool,
     draining: AtomicBool,
+    /// Who is asked and told of what happens.
+    pub(crate) hooks: Hooks,
+    /// Tell this process from others, in the API and in hooks.
+    pub(crate) server_id: String,
+    pub(crate) service_id: String,
+    /// Where connections go that ask for anything but media.
+    pub(crate) plane: OnceLock<async_channel::Sender<Handed>>,
     /// Whether the kernel has TLS.
     pub(crate) ktls: bool,
     started: Instant,
@@ -88,6 +104,8 @@ enum Control {
     Change(Listen, Option<Listen>),
     /// A new configuration has come into force.
     Reconfigure(Arc<Config>),
+    /// The control plane wants something.
+    Call(Call),
     /// The server drains.
     Drain,
 }
@@ -102,7 +120,19 @@ pub struct Server {
     stats: Vec<Arc<ShardStats>>,
     wakers: Arc<[ShardWaker]>,
     ended: Receiver<ShardEnd>,
+    reloads: (Sender<ReloadReply>, Receiver<ReloadReply>),
     shards: usize,
+}
+
+/// What the server's owner has to do next.
+#[derive(Debug)]
+pub enum Order<T> {
+    /// What the owner waits for.
+    Own(T),
+    /// Read the configuration anew, and tell how that went.
+    Reload(ReloadReply),
+    /// Nothing: time is over.
+    None,
 }
 
 #[derive(Debug)]
@@ -128,6 +158,10 @@ impl Server {
             connections: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            hooks: Hooks::default(),
+            plane: OnceLock::new(),
+            server_id: format!("vid-{:07x}", fastrand::u32(..) & 0xFFF_FFFF),
+            service_id: format!("{:08x}", fastrand::u32(..)),
             ktls: net::has_ktls(),
             started: Instant::now(),
         });
@@ -136,7 +170,8 @@ impl Server {
         let wakers = Arc::clone(meshes[0].wakers());
         let (tell, ended) = crossbeam_channel::unbounded();
         let (controls, obeys): (Vec<_>, Vec<_>) = cpus.iter().map(|_| crossbeam_channel::unbounded()).unzip();
-        let server = Self { shared, listening, controls, stats, wakers, ended, shards: cpus.len() };
+        let server = Self { shared, listening, controls, stats, wakers, ended, reloads: crossbeam_channel::unbounded(), shards: cpus.len() };
+        server.need_plane()?;
         server.listen(&endpoints, listeners);
         let parts = cpus.iter().zip(meshes).zip(obeys).zip(&server.stats);
         for (shard, (((cpu, mesh), obeys), stats)) in parts.enumerate() {
@@ -162,6 +197,15 @@ impl Server {
             }
         }
         Ok(server)
+    }
+
+    /// Starts the control plane if there is something for it to do and it does not run.
+    fn need_plane(&self) -> Result<(), StartError> {
+        let needed = self.shared.config().endpoints().any(|listen| listen.service != Service::Rtmp);
+        if !needed || self.shared.plane.get().is_some() {
+            return Ok(());
+        }
+        self.start_plane(self.reloads.0.clone()).map_err(StartError::Plane)
     }
 
     /// The endpoints that are listened on, and their addresses in fact.
@@ -203,19 +247,19 @@ impl Server {
         Ok(true)
     }
 
-    /// Waits at most `limit` for what comes `from` the owner's side; `None` if nothing did, or its sender is
-    /// gone.
+    /// Waits at most `limit` for what comes `from` the owner's side, or from the API.
     ///
     /// # Errors
     /// The number of a shard that died, which makes the others useless; the caller ends the process.
-    pub fn next<T>(&self, from: &Receiver<T>, limit: Duration) -> Result<Option<T>, usize> {
+    pub fn next<T>(&self, from: &Receiver<T>, limit: Duration) -> Result<Order<T>, usize> {
         crossbeam_channel::select! {
-            recv(from) -> found => Ok(found.ok()),
+            recv(from) -> found => Ok(found.map_or(Order::None, Order::Own)),
+            recv(self.reloads.1) -> reply => Ok(reply.map_or(Order::None, Order::Reload)),
             recv(self.ended) -> end => match end {
                 Ok(ShardEnd::Died(shard)) => Err(shard),
-                Ok(ShardEnd::Started | ShardEnd::Failed(_) | ShardEnd::Stopped) | Err(_) => Ok(None),
+                Ok(ShardEnd::Started | ShardEnd::Failed(_) | ShardEnd::Stopped) | Err(_) => Ok(Order::None),
             },
-            default(limit) => Ok(None),
+            default(limit) => Ok(Order::None),
         }
     }
 }

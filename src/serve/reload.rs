@@ -44,6 +44,9 @@ impl Server {
         let config = Arc::new(config);
         self.shared.config.store(Arc::clone(&config));
         self.tell(|| Control::Reconfigure(Arc::clone(&config)));
+        if let Err(error) = self.need_plane() {
+            tracing::error!("reload: {error}");
+        }
         self.listen(&added, listeners);
         Ok(())
     }

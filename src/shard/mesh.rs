@@ -130,6 +130,12 @@ impl<T> Mesh<T> {
         self.wakers[to].wake();
     }
 
+    /// Entries that wait in the fullest ring to another shard, its overflow included.
+    pub fn entries(&self) -> usize {
+        let lanes = self.to.iter().enumerate().filter(|(to, _)| *to != self.me);
+        lanes.map(|(_, lane)| RING_ENTRIES - lane.ring.slots() + lane.overflow.len()).max().unwrap_or(0)
+    }
+
     /// Whether messages wait for room in a ring.
     pub fn is_blocked(&self) -> bool {
         self.to.iter().any(|lane| !lane.overflow.is_empty())

@@ -16,7 +16,7 @@ use crate::{
         codec::{self, Class},
         flv::Tag,
     },
-    stats::ShardStats,
+    stats::{Histogram, Rate, ShardStats},
     stream::{Clock, Entry, Mix, Replica, Settings, Snapshot, TimeJitter},
 };
 use hashbrown::HashMap;
@@ -68,6 +68,11 @@ pub enum Message<M> {
         /// Where the tags that follow begin.
         snapshot: Box<Snapshot>,
     },
+    /// From the home: nobody publishes.
+    Absent {
+        /// The receiver's id.
+        relay: RelayId,
+    },
     /// From the home: a tag.
     Tag {
         /// The receiver's id.
@@ -99,10 +104,27 @@ pub struct Stream<P> {
     interested: Vec<Interest>,
     /// Our subscription at the home; on other shards only.
     relay: Option<RelayId>,
+    /// The home has said whether somebody publishes; on other shards only.
+    answered: bool,
+    /// What this shard's players have got.
+    pub sent: Sent,
     clock: Clock,
     mix: Option<Mix>,
     /// Since when it is published to nobody, in ms; on the home shard only, if anybody asks.
     idle_since_ms: Option<u64>,
+}
+
+/// What players of a stream have got from one shard.
+#[derive(Clone, Debug, Default)]
+pub struct Sent {
+    /// Bytes.
+    pub bytes: u64,
+    /// The same, lately.
+    pub rate: Rate,
+    /// Times that one was moved to a newer keyframe.
+    pub skips: u64,
+    /// Age of the oldest tag in each flush of a player.
+    pub age: Histogram,
 }
 
 impl<P> Stream<P> {
@@ -182,6 +204,12 @@ impl<P, M> Relay<P, M> {
     /// A stream, to be changed.
     pub fn stream_mut(&mut self, id: StreamId) -> Option<&mut Stream<P>> {
         self.streams.get_mut(id)
+    }
+
+    /// Whether it is known that nobody publishes a stream.
+    pub fn is_absent(&self, id: StreamId) -> bool {
+        let stream = self.streams.get(id);
+        stream.is_none_or(|stream| !stream.replica.is_live() && (stream.relay.is_none() || stream.answered))
     }
 
     /// Every stream.
@@ -370,6 +398,11 @@ impl<P, M> Relay<P, M> {
                     // Its tags wait in the ring for this shard's tick.
                     replica.schedule.set_polled(true);
                 }),
+                Message::Absent { relay } => self.on_replica(relay, changed, |replica| {
+                    // Who waits for an answer has it now.
+                    replica.schedule.note_change();
+                    replica.schedule.hurry();
+                }),
                 Message::Tag { relay, entry } => self.on_replica(relay, changed, |replica| replica.push(entry)),
                 Message::End { relay, silent } => self.on_replica(relay, changed, |replica| {
                     replica.end(silent);
@@ -403,6 +436,18 @@ impl<P, M> Relay<P, M> {
         (interval_ms / READ_PAUSES_PER_FLUSH).min(READ_PAUSE_MS_MAX).min(most_ms)
     }
 
+    /// Entries that wait in the fullest ring to another shard.
+    pub fn ring_entries(&self) -> usize {
+        self.mesh.entries()
+    }
+
+    /// Takes note of what was sent so far.
+    pub fn look_at_rates(&mut self, now_ms: u64) {
+        for (_, stream) in &mut self.streams {
+            stream.sent.rate.look(now_ms, stream.sent.bytes);
+        }
+    }
+
     /// Whether messages wait for room in another shard's ring.
     pub fn is_blocked(&self) -> bool {
         self.mesh.is_blocked()
@@ -411,6 +456,7 @@ impl<P, M> Relay<P, M> {
     fn on_replica(&mut self, relay: RelayId, changed: &mut Vec<StreamId>, change: impl FnOnce(&mut Replica)) {
         let current = |stream: &&mut Stream<P>| stream.relay == Some(relay);
         if let Some(stream) = self.streams.get_mut(relay.slot).filter(current) {
+            stream.answered = true;
             change(&mut stream.replica);
             if changed.last() != Some(&relay.slot) {
                 changed.push(relay.slot);
@@ -429,6 +475,8 @@ impl<P, M> Relay<P, M> {
                 self.mesh.send(shard, Message::Tag { relay, entry: entry.clone() });
                 self.stats.tags_relayed.add(1);
             }
+        } else {
+            self.mesh.send(shard, Message::Absent { relay });
         }
         stream.interested.push(Interest { shard, relay, gap: false });
     }
@@ -452,6 +500,8 @@ impl<P, M> Relay<P, M> {
             publisher: None,
             interested: Vec::new(),
             relay: None,
+            answered: false,
+            sent: Sent::default(),
             clock: Clock::default(),
             mix: None,
             idle_since_ms: None,

@@ -197,7 +197,7 @@ impl Replica {
     /// encoders send them with 0 at any time. Before all media they have none. Absolute time is as
     /// published, whatever it is.
     fn set_time(&mut self, entry: &mut Entry) {
-        let kind = kind_index(entry.tag.kind);
+        let kind = entry.tag.kind.index();
         let own = match entry.info.class {
             _ if self.epoch.absolute => Some(entry.time_ms),
             Class::Keyframe | Class::InterFrame | Class::Audio => Some(entry.time_ms),
@@ -402,7 +402,7 @@ impl Replica {
         let mut first: [Option<i64>; 3] = [None; 3];
         let timed = |entry: &&Entry| entry.time_ms != Entry::BEFORE_MEDIA && entry.tag.kind != TagKind::Script;
         for entry in self.log.range(next..self.log.head()).filter(timed) {
-            let seen = &mut first[kind_index(entry.tag.kind)];
+            let seen = &mut first[entry.tag.kind.index()];
             // A track's own first: later ones may step back.
             seen.get_or_insert(entry.time_ms);
             if first[0].is_some() && first[1].is_some() {
@@ -422,14 +422,6 @@ impl Replica {
 fn announces_video(headers: &Headers) -> bool {
     headers.has(TagKind::Video)
         || headers.metadata().is_some_and(|entry| codec::read_metadata(&entry.tag.body).has_video)
-}
-
-fn kind_index(kind: TagKind) -> usize {
-    match kind {
-        TagKind::Audio => 0,
-        TagKind::Video => 1,
-        TagKind::Script => 2,
-    }
 }
 
 #[cfg(test)]

@@ -97,6 +97,11 @@ impl Subscription {
         self.next
     }
 
+    /// Log time that is its 0: subscriptions with the same see the same times.
+    pub fn base_ms(&self) -> i64 {
+        self.base_ms
+    }
+
     /// Whether it takes entries one after the other, and waits for nothing.
     pub fn is_following(&self) -> bool {
         self.state == State::Playing
@@ -114,6 +119,11 @@ impl Subscription {
     /// Whether an entry lies beyond the first `duration_ms`.
     pub fn is_beyond(&self, time_ms: i64, duration_ms: u32) -> bool {
         time_ms != Entry::BEFORE_MEDIA && time_ms - self.origin_ms >= i64::from(duration_ms)
+    }
+
+    /// When it was put where it started or landed, in ms of the process's clock.
+    pub fn since_ms(&self) -> u64 {
+        self.since_ms
     }
 
     /// How often it was moved to a newer keyframe.

@@ -5,7 +5,9 @@
 
 mod enhanced;
 mod sequence;
+mod sound;
 
+pub use sound::{Sound, read_sound};
 pub use sequence::{Picture, SequenceError, read_sequence_header};
 
 use super::{
@@ -46,6 +48,30 @@ pub enum Codec {
     Legacy(&'static str),
     /// An E-RTMP FourCC.
     FourCc([u8; 4]),
+}
+
+impl Codec {
+    /// The name in SRS's spelling, `H264` for example.
+    pub fn common_name(&self) -> String {
+        match self {
+            Self::Legacy("AVC") => "H264".to_owned(),
+            Self::Legacy(name) => (*name).to_owned(),
+            Self::FourCc(fourcc) => match fourcc {
+                b"avc1" => "H264".to_owned(),
+                b"hvc1" => "HEVC".to_owned(),
+                b"vvc1" => "VVC".to_owned(),
+                b"av01" => "AV1".to_owned(),
+                b"vp09" => "VP9".to_owned(),
+                b"vp08" => "VP8".to_owned(),
+                b"mp4a" => "AAC".to_owned(),
+                b".mp3" => "MP3".to_owned(),
+                b"fLaC" => "FLAC".to_owned(),
+                b"ac-3" => "AC3".to_owned(),
+                b"ec-3" => "EAC3".to_owned(),
+                _ => self.to_string(),
+            },
+        }
+    }
 }
 
 impl fmt::Display for Codec {
@@ -137,6 +163,8 @@ pub struct Metadata {
     pub height: u32,
     /// Whether it announces a video track.
     pub has_video: bool,
+    /// Whether it announces an audio track.
+    pub has_audio: bool,
     /// What video and audio together are said to have, in kbit/s; 0 if not said.
     pub kbps: u32,
     /// Whether `bravo_atc` is "true": times are absolute.
@@ -153,12 +181,17 @@ pub fn read_metadata(body: &[u8]) -> Metadata {
         let number = number as u32;
         number
     };
-    let codec = properties.property("videocodecid");
-    let has_video = codec.is_some_and(|codec| codec.as_number() != Some(0.0) && *codec != Value::Null);
+    let has = |key, none: f64| {
+        let codec = properties.property(key);
+        codec.is_some_and(|codec| codec.as_number() != Some(none) && *codec != Value::Null)
+    };
+    // Number 0 is no video codec, and uncompressed audio.
+    let (has_video, has_audio) = (has("videocodecid", 0.0), has("audiocodecid", -1.0));
     Metadata {
         width: number("width"),
         height: number("height"),
         has_video,
+        has_audio,
         kbps: number("videodatarate").saturating_add(number("audiodatarate")),
         absolute_time: properties.property("bravo_atc").and_then(Value::as_str) == Some("true"),
     }

@@ -28,6 +28,15 @@ impl TagKind {
         }
     }
 
+    /// Its place in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Audio => 0,
+            Self::Video => 1,
+            Self::Script => 2,
+        }
+    }
+
     /// The kind of a type id.
     pub const fn from_type_id(type_id: u8) -> Option<Self> {
         match type_id {

@@ -123,6 +123,30 @@ impl Head {
     }
 }
 
+impl Head {
+    /// The host name that picks the vhost: the query's `vhost` or `domain`, else Host.
+    pub fn vhost(&self) -> String {
+        let named = query_value(&self.query, "vhost").or_else(|| query_value(&self.query, "domain"));
+        named.unwrap_or_else(|| self.host.clone())
+    }
+
+    /// Whether it could ask for a live stream: GET or HEAD without a body.
+    pub fn is_plain_get(&self) -> bool {
+        matches!(self.method.as_str(), "GET" | "HEAD") && self.body == Body::Length(0)
+    }
+}
+
+/// A whole response with a line of text, at `date`. `more` are header lines, each with its line end.
+pub fn plain_response(status: &str, text: &str, keep_alive: bool, date: &str, more: &str) -> Vec<u8> {
+    let connection = if keep_alive { "keep-alive" } else { "close" };
+    let length = text.len() + 1;
+    format!(
+        "HTTP/1.1 {status}\r\nServer: corecast\r\nDate: {date}\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {length}\r\nConnection: {connection}\r\n{more}\r\n{text}\n"
+    )
+    .into_bytes()
+}
+
 struct Fields<'a>(&'a [httparse::Header<'a>]);
 
 impl Fields<'_> {

@@ -2,8 +2,9 @@
 
 use crate::{
     config,
+    control::{AudioReport, VideoReport, hooks},
     proto::{
-        codec::{self, Class, Codec, Metadata, Picture, SequenceError},
+        codec::{self, Class, Codec, Metadata, Picture, SequenceError, Sound},
         flv::{Tag, TagKind},
     },
     serve::shard_server::CloseReason,
@@ -38,6 +39,8 @@ pub(in crate::serve) struct Publish {
     /// When media came last, in ms of the process's clock.
     heard_ms: Option<u64>,
     pub(in crate::serve) summary: Box<Summary>,
+    /// Whom to tell when it ends.
+    pub(in crate::serve) on_end: Option<Box<hooks::Event>>,
 }
 
 /// What was published so far.
@@ -47,10 +50,13 @@ pub(in crate::serve) struct Summary {
     pub(in crate::serve) started_ms: u64,
     pub(in crate::serve) bytes: u64,
     pub(in crate::serve) tags: u64,
+    /// Video tags.
+    pub(in crate::serve) frames: u64,
     audio: Option<Codec>,
     video: Option<Codec>,
     metadata: Metadata,
     picture: Option<Picture>,
+    sound: Option<Sound>,
     /// Time in ms between two reads, if they are merged.
     mr_latency_ms: Option<u32>,
     reported: bool,
@@ -63,20 +69,23 @@ impl Publish {
         key: String,
         started_ms: u64,
         settings: config::Publish,
+        on_end: Option<Box<hooks::Event>>,
     ) -> Self {
         let summary = Summary {
             key,
             started_ms,
             bytes: 0,
             tags: 0,
+            frames: 0,
             audio: None,
             video: None,
             metadata: Metadata::default(),
             picture: None,
+            sound: None,
             mr_latency_ms: settings.mr_latency_ms,
             reported: false,
         };
-        Self { msid, target, settings, heard_ms: None, summary: Box::new(summary) }
+        Self { msid, target, settings, heard_ms: None, summary: Box::new(summary), on_end }
     }
 
     /// Takes note of a tag; true once, when the codecs are known.
@@ -85,13 +94,18 @@ impl Publish {
     /// A sequence header that the vhost wants to be good is not.
     pub(in crate::serve) fn count(&mut self, tag: &Tag, now_ms: u64) -> Result<bool, SequenceError> {
         self.heard_ms = Some(now_ms);
-        if tag.kind == TagKind::Video
-            && self.settings.parse_sps
-            && let Some(picture) = codec::read_sequence_header(&tag.body, self.settings.try_annexb_first)?
-        {
-            self.summary.picture = Some(picture);
+        if tag.kind == TagKind::Video {
+            let picture = codec::read_sequence_header(&tag.body, self.settings.try_annexb_first);
+            if let Some(picture) = if self.settings.parse_sps { picture? } else { picture.ok().flatten() } {
+                self.summary.picture = Some(picture);
+            }
         }
         Ok(self.summary.count(tag))
+    }
+
+    /// Whether this shard is the stream's home.
+    pub(in crate::serve) fn is_home(&self) -> bool {
+        matches!(self.target, Target::Home(_))
     }
 
     /// When the publisher is late with media, in ms of the process's clock, and what that is called.
@@ -116,6 +130,11 @@ impl Summary {
     fn count(&mut self, tag: &Tag) -> bool {
         self.tags += 1;
         self.bytes += tag.body.len() as u64;
+        self.frames += u64::from(tag.kind == TagKind::Video);
+        // A header says more than the flags of a frame.
+        if tag.kind == TagKind::Audio && (self.sound.is_none() || tag.body.get(1) == Some(&0)) {
+            self.sound = codec::read_sound(&tag.body).or(self.sound);
+        }
         if self.reported {
             return false;
         }
@@ -128,6 +147,32 @@ impl Summary {
         }
         self.reported = info.class == Class::Keyframe || self.tags >= REPORT_AFTER_TAGS;
         self.reported
+    }
+
+    /// Video and audio track, as far as they are known.
+    pub(in crate::serve) fn tracks(&self) -> (Option<VideoReport>, Option<AudioReport>) {
+        let Metadata { width, height, .. } = self.metadata;
+        let video = self.video.map(|video| {
+            let codec = video.common_name();
+            match &self.picture {
+                Some(Picture { width, height, profile, level }) => VideoReport {
+                    codec,
+                    profile: profile.clone(),
+                    level: level.clone(),
+                    width: *width,
+                    height: *height,
+                },
+                None => VideoReport { codec, width, height, ..VideoReport::default() },
+            }
+        });
+        let Sound { sample_rate, channels, profile } = self.sound.unwrap_or_default();
+        let audio = self.audio.map(|audio| AudioReport {
+            codec: audio.common_name(),
+            sample_rate,
+            channels,
+            profile: profile.to_owned(),
+        });
+        (video, audio)
     }
 
     /// Counts the end; true if the codecs were never reported.

@@ -2,7 +2,7 @@
 //! configuration, the drain before the end.
 
 use super::{CloseReason, Publisher, ShardMessage, ShardServer, flush::Turn, peer::Connection, place, stream_settings};
-use crate::{config::Config, serve::rtmp::player::Play};
+use crate::{config::Config, serve::play::Play};
 
 impl ShardServer {
     /// Takes a stream from its publisher, for another one to take over; `newcomer` is the connection in hand.
@@ -34,7 +34,7 @@ impl ShardServer {
             connection.publishes.retain(|publish| publish.msid != msid);
             self.stats.publishers.sub(1);
         }
-        connection.session.reject_publish(msid, &reason.to_string());
+        connection.session.say(|session| session.reject_publish(msid, &reason.to_string()));
         connection.leaving = Some(reason);
         self.flush_connection(id, Turn::Own);
     }
@@ -74,7 +74,7 @@ impl ShardServer {
                 // Nothing comes any more that it could wait for.
                 connection.leaving = Some(CloseReason::Drained);
             } else {
-                connection.session.request_reconnect();
+                connection.session.say(|session| session.request_reconnect());
             }
             self.flush_connection(id, Turn::Own);
         }

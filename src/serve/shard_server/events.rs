@@ -1,12 +1,11 @@
 //! What peers want, and what comes of it.
 
 use super::{
-    CloseReason, Outcome, Publisher, ShardMessage, ShardServer, flush::Turn, member, peer::Connection, place,
+    CloseReason, Outcome, Publisher, ShardMessage, ShardServer, access::{Access, Found, Wish}, flush::Turn, member, peer::Connection, place,
     session_settings, stream_settings,
 };
-use std::sync::Arc;
 use crate::{
-    config::{Takeover, Vhost},
+    config::{Action, Takeover},
     net,
     proto::{
         flv::Tag,
@@ -17,9 +16,13 @@ use crate::{
             url::{StreamAddress, UrlError},
         },
     },
-    serve::rtmp::{
-        player::Play,
+    serve::{
+    play::{Play, Wire},
+    rtmp::{
+        player::RtmpWire,
         publisher::{Publish, Summary, Target},
+    },
+    session::Session,
     },
     shard::relay::StreamId,
 };
@@ -90,9 +93,13 @@ impl ShardServer {
     }
 
     fn receive_plain(&mut self, id: usize, connection: &mut Connection, mut input: &[u8]) -> Outcome {
+        connection.received_bytes += input.len() as u64;
         let mut next = Outcome::Continue;
         loop {
-            let outcome = match connection.session.next_event(&mut input) {
+            let Session::Rtmp(session) = &mut connection.session else {
+                return self.receive_http(id, connection, input);
+            };
+            let outcome = match session.next_event(&mut input) {
                 Ok(Some(event)) => self.handle(id, connection, event),
                 Ok(None) => return next,
                 Err(error) => return Outcome::Close(error.into()),
@@ -106,6 +113,11 @@ impl ShardServer {
                 Outcome::Retry { msid, stream, .. } => {
                     return Outcome::Retry { msid, stream, unread: input.to_vec() };
                 }
+                Outcome::Ask { wish, event, .. } => {
+                    connection.asking = true;
+                    return Outcome::Ask { wish, event, unread: input.to_vec() };
+                }
+                Outcome::HandOver => return Outcome::HandOver,
                 Outcome::Close(reason) => return Outcome::Close(reason),
             }
         }
@@ -127,22 +139,29 @@ impl ShardServer {
                     let address = StreamAddress::resolve(&connect.tc_url, &connect.app, "-").ok()?;
                     self.shared.config().vhost(&address.vhost).map(|vhost| session_settings(vhost))
                 }) {
-                    connection.session.set_settings(settings);
+                    connection.session.say(|session| session.set_settings(settings));
                 }
-                connection.session.accept_connect();
+                if let Some(event) = self.on_connect(id, connection) {
+                    return Outcome::Ask { wish: Wish::Connect, event, unread: Vec::new() };
+                }
+                connection.session.say(|session| session.accept_connect());
             }
-            Event::Publish { msid, stream } => return self.publish(id, connection, msid, &stream, 0),
-            Event::Play { msid, stream, duration_ms } => return self.play(id, connection, msid, &stream, duration_ms),
+            Event::Publish { msid, stream } => return self.wants_publish(id, connection, msid, stream),
+            Event::Play { msid, stream, duration_ms } => {
+                return self.wants_play(id, connection, msid, stream, duration_ms);
+            }
             Event::Close { msid } => self.close_net_stream(id, connection, msid),
             Event::Pause { msid, paused } => {
                 if let Some(play) = connection.plays.iter_mut().find(|play| play.msid == msid) {
                     play.paused = paused;
-                    connection.session.notify_pause(msid, paused);
+                    connection.session.say(|session| session.notify_pause(msid, paused));
                 }
             }
             Event::Receive { msid, kind, wanted } => {
                 if let Some(play) = connection.plays.iter_mut().find(|play| play.msid == msid) {
-                    play.receive(kind, wanted);
+                    if let Wire::Rtmp(rtmp) = &mut play.wire {
+                        rtmp.receive(kind, wanted);
+                    }
                 }
             }
             Event::Media { msid, kind, timestamp, body } => {
@@ -153,7 +172,7 @@ impl ShardServer {
     }
 
     /// Finds out which stream a name means, and whether its vhost answers.
-    pub(super) fn resolve(&self, connection: &Connection, stream: &str) -> Result<(String, Arc<Vhost>), String> {
+    pub(super) fn resolve(&self, connection: &Connection, stream: &str) -> Result<Found, String> {
         let (tc_url, app) = connection.session.connect().map_or(("", ""), |connect| (&connect.tc_url, &connect.app));
         let address = StreamAddress::resolve(tc_url, app, stream).map_err(|error: UrlError| error.to_string())?;
         let config = self.shared.config();
@@ -164,7 +183,46 @@ impl ShardServer {
         if !vhost.enabled {
             return Err(format!("vhost {} is off", vhost.name));
         }
-        Ok((address.key(&vhost.name), vhost))
+        Ok(Found { key: address.key(&vhost.name), vhost, address })
+    }
+
+    /// A `publish`, before it is known whether it may be.
+    fn wants_publish(&mut self, id: usize, connection: &mut Connection, msid: u32, stream: String) -> Outcome {
+        match self.wants(id, connection, Action::Publish, &stream) {
+            Access::Granted => self.publish(id, connection, msid, &stream, 0),
+            Access::Refused(why) => refuse_publish(connection, msid, why),
+            Access::Ask(event) => {
+                Outcome::Ask { wish: Wish::Publish { msid, stream }, event, unread: Vec::new() }
+            }
+        }
+    }
+
+    /// The same for `play`.
+    fn wants_play(
+        &mut self,
+        id: usize,
+        connection: &mut Connection,
+        msid: u32,
+        stream: String,
+        duration_ms: Option<u32>,
+    ) -> Outcome {
+        match self.wants(id, connection, Action::Play, &stream) {
+            Access::Granted => self.play(id, connection, msid, &stream, duration_ms),
+            Access::Refused(why) => refuse_play(connection, msid, why),
+            Access::Ask(event) => {
+                Outcome::Ask { wish: Wish::Play { msid, stream, duration_ms }, event, unread: Vec::new() }
+            }
+        }
+    }
+
+    fn wants(&self, id: usize, connection: &Connection, action: Action, stream: &str) -> Access {
+        let access = match self.resolve(connection, stream) {
+            Ok(found) => self.access(id, connection, action, &found),
+            // A name that means nothing is refused by those who would use it.
+            Err(_) => Access::Granted,
+        };
+        self.stats.refused_by_rule.add(u64::from(matches!(access, Access::Refused(_))));
+        access
     }
 
     /// Begins a publish, tried so many times before; while its name is taken by a publisher of whom not
@@ -177,10 +235,12 @@ impl ShardServer {
         stream: &str,
         tries: usize,
     ) -> Outcome {
-        let (key, vhost) = match self.resolve(connection, stream) {
-            Ok(resolved) => resolved,
+        let found = match self.resolve(connection, stream) {
+            Ok(found) => found,
             Err(error) => return refuse_publish(connection, msid, error),
         };
+        let on_end = self.hook_event(id, connection, "on_unpublish", &found.vhost.hooks.on_unpublish, &found);
+        let Found { key, vhost, .. } = found;
         let (settings, nodelay) = (stream_settings(&vhost), vhost.tcp_nodelay);
         let replace = vhost.publish.takeover == Takeover::Replace;
         if connection.publishes.iter().any(|publish| publish.msid == msid)
@@ -197,9 +257,9 @@ impl ShardServer {
             return match self.relay.publish(&key, settings, publisher) {
                 Ok(stream) => {
                     let target = Target::Home(stream);
-                    connection.session.accept_publish(msid);
+                    connection.session.say(|session| session.accept_publish(msid));
                     let now_ms = self.shared.now_ms();
-                    connection.publishes.push(Publish::new(msid, target, key, now_ms, vhost.publish));
+                    connection.publishes.push(Publish::new(msid, target, key, now_ms, vhost.publish, on_end));
                     self.stats.publishers.add(1);
                     self.changed.push(stream);
                     Outcome::SetNodelay(nodelay)
@@ -207,7 +267,10 @@ impl ShardServer {
                 Err(_) if self.publisher_may_end(&key, tries) => {
                     Outcome::Retry { msid, stream: stream.to_owned(), unread: Vec::new() }
                 }
-                Err(busy) => refuse_publish(connection, msid, format!("{key}: {busy}")),
+                Err(busy) => {
+                    self.stats.refused_busy.add(1);
+                    refuse_publish(connection, msid, format!("{key}: {busy}"))
+                }
             };
         }
         if connection.plays.is_empty() && connection.publishes.is_empty() {
@@ -215,7 +278,7 @@ impl ShardServer {
         }
         // The connection is needed here too: its tags go home one by one.
         let target = Target::Remote { shard: home, stream: None };
-        connection.publishes.push(Publish::new(msid, target, key.clone(), self.shared.now_ms(), vhost.publish));
+        connection.publishes.push(Publish::new(msid, target, key.clone(), self.shared.now_ms(), vhost.publish, on_end));
         self.relay.send(home, ShardMessage::Publish { key, settings, publisher, replace });
         Outcome::Continue
     }
@@ -259,18 +322,13 @@ impl ShardServer {
         stream: &str,
         duration_ms: Option<u32>,
     ) -> Outcome {
-        let (key, settings, nodelay, chunk_size) = match self.resolve(connection, stream) {
-            Ok((key, vhost)) => (key, stream_settings(&vhost), vhost.tcp_nodelay, vhost.chunk_size),
-            Err(error) => {
-                let code = if error == UrlError::EmptyStream.to_string() {
-                    "NetStream.Play.StreamNotFound"
-                } else {
-                    "NetStream.Play.Failed"
-                };
-                connection.session.reject_play(msid, code, &error);
-                return connection.unless_in_service(CloseReason::PlayRefused(error));
-            }
+        let found = match self.resolve(connection, stream) {
+            Ok(found) => found,
+            Err(error) => return refuse_play(connection, msid, error),
         };
+        let on_stop = self.hook_event(id, connection, "on_stop", &found.vhost.hooks.on_stop, &found);
+        let Found { key, vhost, .. } = found;
+        let (settings, nodelay, chunk_size) = (stream_settings(&vhost), vhost.tcp_nodelay, vhost.chunk_size);
         // A second play on a NetStream replaces the first one (RTMP 1.0 §7.2.2.1).
         self.close_net_stream(id, connection, msid);
         #[cfg(test)]
@@ -280,9 +338,12 @@ impl ShardServer {
         let subscription = found.replica.subscribe();
         let set = (0..).find(|set| connection.plays.iter().all(|play| !play.uses(*set))).unwrap_or(0);
         found.replica.schedule.add(member(id, msid), found.replica.holds_from(&subscription));
-        connection.session.set_chunk_size(chunk_size);
-        connection.session.accept_play(msid);
-        connection.plays.push(Play::new(msid, stream, subscription, set, duration_ms));
+        connection.session.say(|session| session.set_chunk_size(chunk_size));
+        connection.session.say(|session| session.accept_play(msid));
+        let wire = Wire::Rtmp(RtmpWire::new(set, duration_ms));
+        let mut play = Play::new(msid, stream, subscription, wire);
+        play.on_stop = on_stop;
+        connection.plays.push(play);
         self.stats.players.add(1);
         tracing::debug!(peer = %connection.named(), stream = %key, "play");
         // The shard's loop learns of the stream's flush times.
@@ -292,8 +353,8 @@ impl ShardServer {
 
     pub(super) fn close_net_stream(&mut self, id: usize, connection: &mut Connection, msid: u32) {
         if let Some(at) = connection.plays.iter().position(|play| play.msid == msid) {
-            let play = connection.plays.remove(at);
-            self.end_play(id, &play);
+            let mut play = connection.plays.remove(at);
+            self.end_play(id, &mut play);
         }
         if let Some(at) = connection.publishes.iter().position(|publish| publish.msid == msid) {
             let publish = connection.publishes.remove(at);
@@ -301,7 +362,8 @@ impl ShardServer {
         }
     }
 
-    pub(super) fn end_play(&mut self, id: usize, play: &Play) {
+    pub(super) fn end_play(&mut self, id: usize, play: &mut Play) {
+        self.tell(play.on_stop.take());
         if let Some(stream) = self.relay.stream_mut(play.stream) {
             stream.replica.schedule.remove(member(id, play.msid));
         }
@@ -323,6 +385,7 @@ impl ShardServer {
             Target::Remote { stream: None, .. } => return,
         }
         self.stats.publishers.sub(1);
+        self.tell(publish.on_end.take());
         if publish.summary.finish() {
             log_publish(connection, &publish.summary);
         }
@@ -342,7 +405,7 @@ impl ShardServer {
         let report = match publish.count(&tag, now_ms) {
             Ok(report) => report,
             Err(error) => {
-                connection.session.reject_publish(msid, &error.to_string());
+                connection.session.say(|session| session.reject_publish(msid, &error.to_string()));
                 return Outcome::Close(error.into());
             }
         };
@@ -383,12 +446,12 @@ impl ShardServer {
         match (publish.map(|publish| &mut publish.target), stream) {
             (Some(Target::Remote { stream: target @ None, .. }), Some(stream)) => {
                 *target = Some(stream);
-                connection.session.accept_publish(msid);
+                connection.session.say(|session| session.accept_publish(msid));
                 self.stats.publishers.add(1);
             }
             (Some(Target::Remote { stream: None, .. }), None) => {
                 connection.publishes.retain(|publish| publish.msid != msid);
-                connection.session.reject_publish(msid, "the stream is being published");
+                connection.session.say(|session| session.reject_publish(msid, "the stream is being published"));
                 tracing::warn!(peer = %connection.named(), "publish refused: the stream is being published");
             }
             // It has closed meanwhile.
@@ -400,9 +463,16 @@ impl ShardServer {
     }
 }
 
-fn refuse_publish(connection: &mut Connection, msid: u32, error: String) -> Outcome {
-    connection.session.reject_publish(msid, &error);
+pub(super) fn refuse_publish(connection: &mut Connection, msid: u32, error: String) -> Outcome {
+    connection.session.say(|session| session.reject_publish(msid, &error));
     connection.unless_in_service(CloseReason::PublishRefused(error))
+}
+
+pub(super) fn refuse_play(connection: &mut Connection, msid: u32, error: String) -> Outcome {
+    let missing = error == UrlError::EmptyStream.to_string();
+    let code = if missing { "NetStream.Play.StreamNotFound" } else { "NetStream.Play.Failed" };
+    connection.session.say(|session| session.reject_play(msid, code, &error));
+    connection.unless_in_service(CloseReason::PlayRefused(error))
 }
 
 /// The one line of a publish: who, which codecs, what size.

@@ -3,9 +3,11 @@
 use super::{CloseReason, ShardServer, TURN_MAX, msid_of, peer::Connection, place};
 use crate::{
     net::{self, Ended, Gather, SendBuf},
-    serve::rtmp::{
-        player::Progress,
-        publisher::{Publish, Target},
+    serve::{
+        http::State,
+        play::Progress,
+        rtmp::publisher::{Publish, Target},
+        session::Session,
     },
     shard::relay::StreamId,
     stream::Schedule,
@@ -183,9 +185,13 @@ impl ShardServer {
             let image = play.take_image(replica, connection.session.chunk_size(), &mut self.images, now_ms);
             if let Some((bytes, tags)) = image {
                 self.stats.tags_sent.add(tags);
+                let age_ms = play.age_ms(replica, now_ms, tags);
+                let sent = bytes.len() as u64;
                 // The end of a publish, or more than fits, follows when this is sent.
                 let more = play.subscription.next() < replica.log().head() && !replica.settings().is_one_by_one();
                 connection.flush_again = more || !replica.is_live();
+                let stream = play.stream;
+                self.note_sent(stream, sent, age_ms);
                 return Some(SendBuf::Shared(bytes));
             }
         }
@@ -198,17 +204,31 @@ impl ShardServer {
                 // One tag each time that it is due, and none in between.
                 continue;
             }
+            let (before, following) = (out.len(), play.subscription.is_following());
+            let mut age_ms = None;
+            let mut skips = 0;
             loop {
                 match play.step(&stream.replica, &mut connection.session, &mut out, now_ms) {
                     Progress::Took(tags) => {
                         self.stats.tags_sent.add(tags);
+                        if following && age_ms.is_none() {
+                            age_ms = play.age_ms(&stream.replica, now_ms, tags);
+                        }
                         if one_by_one {
                             break;
                         }
                     }
                     Progress::Ended if self.shared.is_draining() => connection.leaving = Some(CloseReason::Drained),
-                    Progress::Started | Progress::Ended | Progress::Replaced => {}
-                    Progress::Skipped => self.stats.skips.add(1),
+                    Progress::Started => {
+                        if let Session::Http(http) = &mut connection.session {
+                            http.state = State::Playing;
+                        }
+                    }
+                    Progress::Ended | Progress::Replaced => {}
+                    Progress::Skipped => {
+                        self.stats.skips.add(1);
+                        skips += 1;
+                    }
                     Progress::Finished => {
                         finished.push(play.msid);
                         break;
@@ -220,6 +240,14 @@ impl ShardServer {
                     Progress::Idle => break,
                 }
             }
+            if let Some(stream) = self.relay.stream_mut(play.stream) {
+                stream.sent.bytes += (out.len() - before) as u64;
+                stream.sent.skips += skips;
+                if let Some(age_ms) = age_ms {
+                    stream.sent.age.note(age_ms);
+                    self.stats.age.note(age_ms);
+                }
+            }
         }
         // Between two flushes of its group the log must not be cut behind what a player still needs.
         for play in connection.plays.iter().filter(|play| !play.paused) {
@@ -228,11 +256,29 @@ impl ShardServer {
                 stream.replica.schedule.hold(holds);
             }
         }
+        if self.answer_missing(connection, now_ms) {
+            out.copy(&connection.session.take_output());
+            finished.push(0);
+        }
         for msid in finished {
             connection.heard_ms = now_ms;
             self.close_net_stream(id, connection, msid);
+            if let Session::Http(http) = &mut connection.session
+                && !http.finish()
+            {
+                connection.leaving = Some(CloseReason::ResponseEnded);
+            }
         }
         Some(SendBuf::Gather(Box::new(out)))
+    }
+
+    fn note_sent(&mut self, stream: StreamId, bytes: u64, age_ms: Option<u64>) {
+        let Some(stream) = self.relay.stream_mut(stream) else { return };
+        stream.sent.bytes += bytes;
+        if let Some(age_ms) = age_ms {
+            stream.sent.age.note(age_ms);
+            self.stats.age.note(age_ms);
+        }
     }
 
     /// Hands queued sends to the kernel and goes on with connections whose sends have ended.
@@ -245,20 +291,21 @@ impl ShardServer {
             }
             for Ended { token, whole, bytes } in ended.drain(..) {
                 self.stats.bytes_sent.add(bytes as u64);
-                self.send_ended(token, whole);
+                self.send_ended(token, whole, bytes as u64);
             }
         }
         self.ended = ended;
         self.stats.send_syscalls.set(self.ring.syscalls());
     }
 
-    pub(super) fn send_ended(&mut self, token: u64, whole: bool) {
+    pub(super) fn send_ended(&mut self, token: u64, whole: bool, bytes: u64) {
         let id = place(token);
         let Some(connection) = self.connections.get_mut(id).and_then(Option::as_deref_mut) else { return };
         if connection.token(id) != token {
             return;
         }
         connection.sending = false;
+        connection.sent_bytes += bytes;
         if !whole {
             // The socket was shut, by us or the peer; the task's read sees it and closes.
             connection.close(CloseReason::PeerClosed);

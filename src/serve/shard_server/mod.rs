@@ -6,17 +6,23 @@
 //! * A descriptor is not closed before everything queued on it has been handed to the kernel: its
 //!   number may be another connection's next.
 
+mod access;
 mod control;
 mod events;
 mod flush;
+mod http;
 mod load;
 mod peer;
+mod report;
 
 pub(super) use peer::CloseReason;
 
-use super::{Shared, rtmp::player::Image};
+pub(super) use access::Wish;
+
+use super::{Shared, play::Image, session::Session};
 use crate::{
-    config::{self, Vhost},
+    config::{self, Listen, Service, Vhost},
+    control::hooks,
     net::{self, Ended, Notifier, SendRing},
     proto::{
         flv::Tag,
@@ -26,7 +32,7 @@ use crate::{
         mesh::{Mesh, ShardWaker},
         relay::{self, Message, Relay, StreamId},
     },
-    stats::ShardStats,
+    stats::{Rate, ShardStats},
     stream, tls,
 };
 use load::Load;
@@ -89,7 +95,7 @@ pub(crate) struct Moved {
 /// A connection's protocol state.
 #[derive(Debug)]
 pub(crate) struct MovedState {
-    session: ServerSession,
+    session: Session,
     tls: Option<Box<tls::Session>>,
     real_peer: Option<SocketAddr>,
 }
@@ -111,6 +117,14 @@ pub(super) enum Outcome {
         stream: String,
         unread: Vec<u8>,
     },
+    /// Somebody else decides whether it may go on.
+    Ask {
+        wish: Wish,
+        event: Box<hooks::Event>,
+        unread: Vec<u8>,
+    },
+    /// What it asks for is not the shard's to answer.
+    HandOver,
     Close(CloseReason),
 }
 
@@ -182,9 +196,15 @@ impl ShardServer {
         false
     }
 
-    /// A TLS session for a new connection; `None` if RTMPS is off.
-    pub(super) fn tls_session(&self) -> Option<tls::Session> {
-        let session = self.shared.config().rtmps.tls.as_ref()?.accept();
+    /// A TLS session for a new connection; `None` if the endpoint has just been switched off.
+    pub(super) fn tls_session(&self, service: Service) -> Option<tls::Session> {
+        let config = self.shared.config();
+        let acceptor = match service {
+            Service::Rtmp => config.rtmps.tls.as_ref(),
+            Service::Http => config.http.tls.as_ref(),
+            Service::Api | Service::Exporter => config.api.tls.as_ref(),
+        };
+        let session = acceptor?.accept();
         session.inspect_err(|error| tracing::error!(%error, "TLS")).ok()
     }
 
@@ -198,14 +218,20 @@ impl ShardServer {
         &mut self,
         descriptor: RawFd,
         peer: SocketAddr,
-        proxy: bool,
+        listen: Listen,
         tls: Option<tls::Session>,
     ) -> usize {
-        let settings = self.shared.config().vhosts.first().map(|vhost| session_settings(vhost)).unwrap_or_default();
-        let session = ServerSession::new(settings, fastrand::u64(..));
+        let session = match listen.service {
+            Service::Rtmp => {
+                let config = self.shared.config();
+                let settings = config.vhosts.first().map(|vhost| session_settings(vhost)).unwrap_or_default();
+                Session::Rtmp(ServerSession::new(settings, fastrand::u64(..)))
+            }
+            Service::Http | Service::Api | Service::Exporter => Session::Http(Box::default()),
+        };
         let id = self.insert_session(descriptor, peer, session);
         self.with(id, |connection| {
-            connection.proxy = proxy.then(Vec::new);
+            connection.proxy = listen.proxy_protocol.then(Vec::new);
             connection.tls = tls.map(Box::new);
         });
         id
@@ -222,7 +248,7 @@ impl ShardServer {
         id
     }
 
-    fn insert_session(&mut self, descriptor: RawFd, peer: SocketAddr, session: ServerSession) -> usize {
+    fn insert_session(&mut self, descriptor: RawFd, peer: SocketAddr, session: Session) -> usize {
         self.serial = self.serial.wrapping_add(1);
         self.connections.insert(Some(Box::new(Connection {
             serial: self.serial,
@@ -236,6 +262,13 @@ impl ShardServer {
             plays: SmallVec::new(),
             publishes: SmallVec::new(),
             handshaken: false,
+            asking: false,
+            on_close: None,
+            started_ms: self.shared.now_ms(),
+            received_bytes: 0,
+            sent_rate: Rate::new(self.shared.now_ms()),
+            received_rate: Rate::new(self.shared.now_ms()),
+            sent_bytes: 0,
             sending: false,
             flush_again: false,
             send_started_ms: 0,
@@ -333,8 +366,8 @@ impl ShardServer {
         let Some(mut connection) = self.connections.get_mut(id).and_then(Option::take) else {
             return self.forget(id);
         };
-        for play in std::mem::take(&mut connection.plays) {
-            self.end_play(id, &play);
+        for mut play in std::mem::take(&mut connection.plays) {
+            self.end_play(id, &mut play);
         }
         for publish in std::mem::take(&mut connection.publishes) {
             self.end_publish(id, &connection, publish);
@@ -374,13 +407,19 @@ impl ShardServer {
         let connection = self.connections.try_remove(id).flatten();
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         self.stats.closed.add(1);
-        let Some(connection) = connection else {
+        let Some(mut connection) = connection else {
             tracing::error!("a connection was lost: {reason}");
             return;
         };
+        if let Some(event) = &mut connection.on_close {
+            event.body.insert("send_bytes".to_owned(), connection.sent_bytes.into());
+            event.body.insert("recv_bytes".to_owned(), connection.received_bytes.into());
+        }
+        self.tell(connection.on_close.take());
         // What the read saw may be but the echo of our own shutdown, whose reason counts then.
         let reason = if reason.is_fault() { reason } else { connection.closing.as_ref().unwrap_or(reason) };
         let (peer, position) = (connection.named(), connection.session.position());
+        self.stats.closed_by_fault.add(u64::from(reason.is_fault()));
         if reason.is_fault() {
             tracing::warn!(%peer, position, "closed: {reason}");
         } else {
@@ -401,7 +440,28 @@ impl ShardServer {
         self.relay.send(home, ShardMessage::Adopt(moved));
     }
 
-    /// A connection was lost on its way.
+    /// Takes an HTTP connection out, with what of it is unread, for the control plane to answer.
+    pub(super) fn take_to_hand_over(&mut self, id: usize) -> Option<(SocketAddr, Option<Box<tls::Session>>, Vec<u8>)> {
+        self.pump();
+        let connection = self.connections.try_remove(id).flatten().filter(|connection| !connection.sending)?;
+        let peer = connection.named();
+        match connection.session {
+            Session::Http(http) => Some((peer, connection.tls, http.input)),
+            Session::Rtmp(_) => None,
+        }
+    }
+
+    /// Takes an HTTP connection back from the control plane.
+    pub(super) fn insert_handed(&mut self, descriptor: RawFd, peer: SocketAddr, tls: Option<Box<tls::Session>>) -> usize {
+        let id = self.insert_session(descriptor, peer, Session::Http(Box::default()));
+        self.with(id, |connection| {
+            connection.handshaken = true;
+            connection.tls = tls;
+        });
+        id
+    }
+
+    /// A connection was lost on its way, or is another's.
     pub(super) fn forget_moved(&self) {
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         self.stats.closed.add(1);
@@ -410,13 +470,23 @@ impl ShardServer {
     /// Closes connections that are late with something; returns when to look again.
     fn look_over_connections(&mut self, now_ms: u64) -> u64 {
         let mut next_ms = now_ms + HOUSEKEEPING_MS;
-        for (_, connection) in &mut self.connections {
+        self.relay.look_at_rates(now_ms);
+        let mut stirred: Vec<usize> = Vec::new();
+        for (id, connection) in &mut self.connections {
             let Some(connection) = connection.as_deref_mut() else { continue };
+            connection.sent_rate.look(now_ms, connection.sent_bytes);
+            connection.received_rate.look(now_ms, connection.received_bytes);
+            if Self::look_over_http(connection, now_ms) {
+                stirred.push(id);
+            }
             match connection.deadline() {
                 Some((deadline_ms, reason)) if deadline_ms <= now_ms => connection.close(reason),
                 Some((deadline_ms, _)) => next_ms = next_ms.min(deadline_ms),
                 None => {}
             }
+        }
+        for id in stirred {
+            self.flush_guarded(id, flush::Turn::Own);
         }
         next_ms.max(now_ms + HOUSEKEEPING_MS_MIN)
     }

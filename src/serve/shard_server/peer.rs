@@ -5,9 +5,12 @@ use crate::{
     net,
     proto::{
         codec::SequenceError,
-        rtmp::{RtmpError, proxy, server::ServerSession},
+        http::{HeadError, websocket::WebSocketError},
+        rtmp::{RtmpError, proxy},
     },
-    serve::rtmp::{player::Play, publisher::Publish},
+    control::hooks,
+    serve::{http::State, play::Play, rtmp::publisher::Publish, session::Session},
+    stats::Rate,
     tls,
 };
 use smallvec::SmallVec;
@@ -16,7 +19,12 @@ use std::{io, net::SocketAddr, os::fd::RawFd, task::Waker};
 /// A handshake, TLS's included, that is not done by then is a half-open one.
 const HANDSHAKE_MS_MAX: u64 = 10_000;
 /// I/O timeout: a connection that neither publishes nor plays, a send that does not end.
-const IO_MS_MAX: u64 = 30_000;
+pub(super) const IO_MS_MAX: u64 = 30_000;
+
+/// How long an HTTP connection may rest between two requests; nginx's keepalive_timeout is 75 s.
+const KEEP_ALIVE_MS_MAX: u64 = 60_000;
+/// A WebSocket whose client has not said anything by then, though it was asked, is dead.
+const PONG_MS_MAX: u64 = 60_000;
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -25,7 +33,7 @@ pub(super) struct Connection {
     pub(super) descriptor: RawFd,
     pub(super) peer: SocketAddr,
     pub(super) real_peer: Option<SocketAddr>,
-    pub(super) session: ServerSession,
+    pub(super) session: Session,
     /// What the session's bytes are wrapped in.
     pub(super) tls: Option<Box<tls::Session>>,
     /// The kernel wraps them; bytes that it has sent so.
@@ -35,6 +43,16 @@ pub(super) struct Connection {
     pub(super) plays: SmallVec<[Play; 1]>,
     pub(super) publishes: SmallVec<[Publish; 1]>,
     pub(super) handshaken: bool,
+    /// A hook decides what comes next.
+    pub(super) asking: bool,
+    /// Whom to tell when it ends.
+    pub(super) on_close: Option<Box<hooks::Event>>,
+    /// In ms of the process's clock.
+    pub(super) started_ms: u64,
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) sent_rate: Rate,
+    pub(super) received_rate: Rate,
     pub(super) sending: bool,
     /// Members of due groups were passed over, or a send was full: flush when the send ends.
     pub(super) flush_again: bool,
@@ -76,10 +94,20 @@ impl Connection {
 
     /// When the connection is late with something, in ms of the process's clock, and with what.
     pub(super) fn deadline(&self) -> Option<(u64, CloseReason)> {
-        let service = !self.plays.is_empty() || !self.publishes.is_empty();
+        let service = !self.plays.is_empty() || !self.publishes.is_empty() || self.asking;
         let send = self.sending.then_some((self.send_started_ms + IO_MS_MAX, CloseReason::Stalled));
         let handshake = (!self.handshaken).then_some((self.heard_ms + HANDSHAKE_MS_MAX, CloseReason::HandshakeTimeout));
         let idle = (!service).then_some((self.heard_ms + IO_MS_MAX, CloseReason::Idle));
+        let idle = match &self.session {
+            Session::Rtmp(_) => idle,
+            Session::Http(http) if http.websocket.is_some() => {
+                Some((self.heard_ms + PONG_MS_MAX, CloseReason::PongMissing))
+            }
+            Session::Http(http) if matches!(http.state, State::Head) && !http.input.is_empty() => {
+                Some((self.heard_ms + HANDSHAKE_MS_MAX, CloseReason::HandshakeTimeout))
+            }
+            Session::Http(_) => idle.map(|_| (self.heard_ms + KEEP_ALIVE_MS_MAX, CloseReason::PeerClosed)),
+        };
         let publishes = self.publishes.iter().map(Publish::deadline);
         [send, handshake, idle].into_iter().flatten().chain(publishes).min_by_key(|(deadline_ms, _)| *deadline_ms)
     }
@@ -100,7 +128,21 @@ pub(in crate::serve) enum CloseReason {
     PublishRefused(String),
     #[error("play refused: {0}")]
     PlayRefused(String),
-    #[error("no complete handshake within {} s", HANDSHAKE_MS_MAX / 1000)]
+    #[error("connect refused: {0}")]
+    ConnectRefused(String),
+    #[error("HTTP: {0}")]
+    Http(HeadError),
+    #[error("{0}")]
+    WebSocket(WebSocketError),
+    #[error("no pong within {} s", PONG_MS_MAX / 1000)]
+    PongMissing,
+    #[error("sends more than can be looked at while it plays")]
+    TooMuchUnread,
+    #[error("its response has ended")]
+    ResponseEnded,
+    #[error("an operator has disconnected it")]
+    Kicked,
+    #[error("no complete handshake or request within {} s", HANDSHAKE_MS_MAX / 1000)]
     HandshakeTimeout,
     #[error("nothing published or played for {} s", IO_MS_MAX / 1000)]
     Idle,
@@ -134,12 +176,18 @@ impl CloseReason {
     pub(in crate::serve) fn may_have_last_words(&self) -> bool {
         matches!(
             self,
-            Self::Protocol(_) | Self::PublishRefused(_) | Self::PlayRefused(_) | Self::Tls(_) | Self::SequenceHeader(_)
+            Self::Protocol(_)
+                | Self::PublishRefused(_)
+                | Self::PlayRefused(_)
+                | Self::ConnectRefused(_)
+                | Self::Http(_)
+                | Self::Tls(_)
+                | Self::SequenceHeader(_)
         )
     }
 
     /// Whether an operator wants to know.
     pub(super) fn is_fault(&self) -> bool {
-        !matches!(self, Self::PeerClosed | Self::Io(_) | Self::Drained)
+        !matches!(self, Self::PeerClosed | Self::Io(_) | Self::Drained | Self::ResponseEnded)
     }
 }

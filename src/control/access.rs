@@ -1,0 +1,124 @@
+//! Signed URLs, and the ids by which clients and streams are known outside.
+
+use crate::config::{Action, SignedUrl};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use std::{
+    fmt::Write,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Why a signed URL is none.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum SignatureError {
+    /// `expires` or `sign` is not there.
+    #[error("the URL is not signed: no expires and sign")]
+    Missing,
+    /// `expires` has passed, or is no time.
+    #[error("the URL's signature has expired")]
+    Expired,
+    /// Made with another key, or for something else.
+    #[error("the URL's signature is wrong")]
+    Wrong,
+}
+
+/// Checks `?expires=UNIXTIME&sign=HEX` of a stream's URL.
+///
+/// # Errors
+/// Any [`SignatureError`].
+pub fn check_signature(
+    signed: &SignedUrl,
+    action: Action,
+    app: &str,
+    stream: &str,
+    param: &str,
+) -> Result<(), SignatureError> {
+    let needed = match action {
+        Action::Publish => signed.publish,
+        Action::Play => signed.play,
+    };
+    if !needed {
+        return Ok(());
+    }
+    let value = |name: &str| {
+        param.trim_start_matches('?').split('&').find_map(|item| item.strip_prefix(name)?.strip_prefix('='))
+    };
+    let (Some(expires), Some(sign)) = (value("expires"), value("sign")) else { return Err(SignatureError::Missing) };
+    let given = from_hex(sign).ok_or(SignatureError::Wrong)?;
+    let mac = mac(&signed.key, action, app, stream, expires).ok_or(SignatureError::Wrong)?;
+    // Takes the same time whatever differs.
+    mac.verify_slice(&given).map_err(|_| SignatureError::Wrong)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    if expires.parse::<u64>().is_ok_and(|expires| now <= expires) { Ok(()) } else { Err(SignatureError::Expired) }
+}
+
+fn mac(key: &str, action: Action, app: &str, stream: &str, expires: &str) -> Option<Hmac<Sha256>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).ok()?;
+    mac.update(format!("{} /{app}/{stream} {expires}", action.name()).as_bytes());
+    Some(mac)
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
+}
+
+/// A client's id: its shard and its place there.
+pub fn client_id(shard: usize, token: u64) -> String {
+    format!("{shard:x}-{token:x}")
+}
+
+/// The shard and place of a client's id.
+pub fn read_client_id(id: &str) -> Option<(usize, u64)> {
+    let (shard, token) = id.split_once('-')?;
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (plain(shard) && plain(token)).then_some(())?;
+    Some((usize::from_str_radix(shard, 16).ok()?, u64::from_str_radix(token, 16).ok()?))
+}
+
+/// The id of a stream or vhost: the same as long as its name is.
+pub fn stable_id(name: &str) -> String {
+    use sha2::Digest;
+    let mut id = String::from("vid-");
+    // A string takes whatever is written.
+    Sha256::digest(name.as_bytes()).iter().take(5).for_each(|byte| _ = write!(id, "{byte:02x}"));
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sign(key: &str, action: Action, expires: &str) -> String {
+        let bytes = mac(key, action, "live", "s", expires).unwrap().finalize().into_bytes();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn signatures_hold_for_one_thing_until_their_time() {
+        let signed = SignedUrl { key: "secret".to_owned(), publish: false, play: true };
+        let check = |param: &str| check_signature(&signed, Action::Play, "live", "s", param);
+        let later = "99999999999";
+        let good = sign("secret", Action::Play, later);
+        assert_eq!(check(&format!("?a=b&expires={later}&sign={good}")), Ok(()));
+        assert_eq!(check(&format!("?expires={later}0&sign={good}")), Err(SignatureError::Wrong));
+        assert_eq!(check(&format!("?expires=1&sign={}", sign("secret", Action::Play, "1"))), Err(SignatureError::Expired));
+        for wrong in [sign("other", Action::Play, later), sign("secret", Action::Publish, later), "zz".into(), "a".into(), String::new()] {
+            assert_eq!(check(&format!("?expires={later}&sign={wrong}")), Err(SignatureError::Wrong), "{wrong}");
+        }
+        assert_eq!(check("?expires=1"), Err(SignatureError::Missing));
+        assert_eq!(check_signature(&signed, Action::Publish, "live", "s", ""), Ok(()), "publishers need none");
+        let other = check_signature(&signed, Action::Play, "live", "t", &format!("?expires={later}&sign={good}"));
+        assert_eq!(other, Err(SignatureError::Wrong));
+    }
+
+    #[test]
+    fn ids_are_read_back() {
+        assert_eq!(read_client_id(&client_id(11, 0x1234_0000_0007)), Some((11, 0x1234_0000_0007)));
+        for bad in ["", "-", "1", "1-", "g-1", "1-+2", "1-2-3", "999999999999999999999-1"] {
+            assert_eq!(read_client_id(bad), None, "{bad}");
+        }
+        assert_eq!(stable_id("a"), stable_id("a"));
+    }
+}

@@ -1,0 +1,443 @@
+//! The HTTP API: SRS's paths and JSON, and some of ours.
+
+pub(super) mod model;
+
+use super::{
+    Call, ClientReport, Server, ShardReport, StreamReport, access, assets, auth, metrics, openapi,
+    system::{self, Sampler},
+};
+use crate::config::{Config, Service};
+use async_channel::{Receiver, Sender};
+use bytes::Bytes;
+use futures_lite::future;
+use glommio::timer::Timer;
+use http_body_util::Full;
+use hyper::{HeaderMap, Method, Response, StatusCode, header, http::request::Parts};
+use model::{
+    Client, Clients, Done, Failure, Figures, Kbps, OneClient, OneStream, OneVhost, Raw, Reloaded, Shard, Shards, Stream,
+    Streams, Urls, Version, Versions, Vhost, Vhosts,
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+/// Entries of a list where the request names no `count`, as in SRS.
+const COUNT: usize = 10;
+/// Most entries of a list.
+const COUNT_MAX: usize = 1000;
+/// How long a shard may take to answer.
+const SHARD_TIME: Duration = Duration::from_secs(2);
+/// How long a reload may take.
+const RELOAD_TIME: Duration = Duration::from_secs(20);
+
+/// SRS's numbers of what goes wrong.
+mod code {
+    pub(super) const FORBIDDEN: u32 = 1000;
+    pub(super) const NO_SUCH_PATH: u32 = 1001;
+    pub(super) const BAD_REQUEST: u32 = 1002;
+    pub(super) const BUSY: u32 = 1003;
+    pub(super) const RAW_DISABLED: u32 = 1061;
+    pub(super) const RAW_FAILED: u32 = 1063;
+    pub(super) const NO_VHOST: u32 = 2047;
+    pub(super) const NO_STREAM: u32 = 2048;
+    pub(super) const NO_CLIENT: u32 = 2049;
+}
+
+pub(super) type Reply = Response<Full<Bytes>>;
+
+/// What answers requests.
+pub(super) struct Api {
+    server: Box<dyn Server>,
+    sampler: Sampler,
+}
+
+/// A request that goes wrong.
+struct Wrong(StatusCode, u32, String);
+
+fn wrong(status: StatusCode, code: u32, message: impl Into<String>) -> Wrong {
+    Wrong(status, code, message.into())
+}
+
+impl Api {
+    pub(super) fn new(server: Box<dyn Server>) -> Self {
+        Self { server, sampler: Sampler::default() }
+    }
+
+    pub(super) fn config(&self) -> Arc<Config> {
+        self.server.config()
+    }
+
+    pub(super) fn shards(&self) -> usize {
+        self.server.stats().len()
+    }
+
+    pub(super) fn call(&self, shard: usize, call: Call) {
+        self.server.call(shard, call);
+    }
+
+    /// Answers whatever is no live stream.
+    pub(super) async fn respond(&self, service: Service, peer: SocketAddr, head: &Parts) -> Reply {
+        let config = self.config();
+        let path = head.uri.path();
+        let api = path == "/api" || path.starts_with("/api/") || (path == "/metrics" && service == Service::Api);
+        match service {
+            Service::Exporter if path == "/metrics" => only_get(head, self.metrics(&config).await),
+            Service::Exporter => failure(&wrong(StatusCode::NOT_FOUND, code::NO_SUCH_PATH, "only /metrics is here")),
+            Service::Http | Service::Rtmp if !api => assets::respond(head, config.http.crossdomain),
+            Service::Http | Service::Rtmp | Service::Api => {
+                let crossdomain = config.api.crossdomain;
+                if crossdomain && head.method == Method::OPTIONS {
+                    return preflight();
+                }
+                let mut reply = match auth::check(&config.api, peer, &head.headers) {
+                    Ok(()) if path == "/metrics" => only_get(head, self.metrics(&config).await),
+                    Ok(()) => self.route(&config, head).await.unwrap_or_else(|wrong| failure(&wrong)),
+                    Err(denied) => failure(&wrong(denied.status, code::FORBIDDEN, denied.why)),
+                };
+                if crossdomain {
+                    allow_origins(reply.headers_mut());
+                }
+                reply
+            }
+        }
+    }
+
+    async fn route(&self, config: &Config, head: &Parts) -> Result<Reply, Wrong> {
+        let path = head.uri.path().trim_end_matches('/');
+        let query = head.uri.query().unwrap_or_default();
+        let mut levels = path.trim_start_matches('/').splitn(4, '/');
+        let (_, version, name, id) = (levels.next(), levels.next(), levels.next(), levels.next());
+        if head.uri.path() == "/api/v1/openapi.json" {
+            return Ok(only_get(head, json_text(StatusCode::OK, openapi::document())));
+        }
+        let is_v1 = matches!(version, None | Some("v1"));
+        let known = name.is_none_or(|name| openapi::NAMES.iter().any(|(known, _)| *known == name));
+        let takes_id = matches!(name, Some("vhosts" | "streams" | "clients"));
+        if !is_v1 || !known || id.is_some_and(|id| !takes_id || id.is_empty() || id.contains('/')) {
+            return Err(wrong(StatusCode::NOT_FOUND, code::NO_SUCH_PATH, "no such path; /api/v1/ lists them"));
+        }
+        let kick = head.method == Method::DELETE && name == Some("clients") && id.is_some();
+        if head.method != Method::GET && head.method != Method::HEAD && !kick {
+            let allow = if name == Some("clients") && id.is_some() { "GET, HEAD, DELETE" } else { "GET, HEAD" };
+            return Ok(method_not_allowed(allow));
+        }
+        let ids = self.server.ids();
+        Ok(match (name, id) {
+            (None, _) => ok(&Urls::new(ids, urls(version))),
+            (Some("versions"), _) => ok(&Versions::new(ids, version_of_this())),
+            (Some("summaries"), _) => ok(&Figures::new(ids, self.summaries())),
+            (Some("rusages"), _) => ok(&Figures::new(ids, figures(system::rusages()))),
+            (Some("self_proc_stats"), _) => ok(&Figures::new(ids, figures(self.sampler.self_stats()))),
+            (Some("system_proc_stats"), _) => ok(&Figures::new(ids, figures(self.sampler.system_stats()))),
+            (Some("meminfos"), _) => ok(&Figures::new(ids, figures(system::meminfos()))),
+            (Some("features"), _) => ok(&Figures::new(ids, features())),
+            (Some("requests"), _) => ok(&Figures::new(ids, request(head))),
+            (Some("shards"), _) => ok(&Shards::new(ids, self.shard_list().await?)),
+            (Some("vhosts"), None) => ok(&Vhosts::new(ids, self.vhosts(config).await?)),
+            (Some("vhosts"), Some(id)) => {
+                let found = self.vhosts(config).await?.into_iter().find(|vhost| vhost.id == id);
+                let vhost = found.ok_or_else(|| wrong(StatusCode::NOT_FOUND, code::NO_VHOST, "no such vhost"))?;
+                ok(&OneVhost::new(ids, vhost))
+            }
+            (Some("streams"), None) => {
+                let (start, count) = page(query)?;
+                let all = self.streams().await?;
+                let total = all.len();
+                ok(&Streams::new(ids, all.into_iter().skip(start).take(count).collect(), total))
+            }
+            (Some("streams"), Some(id)) => {
+                let found = self.streams().await?.into_iter().find(|stream| stream.id == id);
+                let stream = found.ok_or_else(|| wrong(StatusCode::NOT_FOUND, code::NO_STREAM, "no such stream"))?;
+                ok(&OneStream::new(ids, stream))
+            }
+            (Some("clients"), None) => {
+                let (start, count) = page(query)?;
+                let (clients, total) = self.clients(start, count).await?;
+                ok(&Clients::new(ids, clients.into_iter().map(Client::from).collect(), total))
+            }
+            (Some("clients"), Some(id)) => {
+                let missing = || wrong(StatusCode::NOT_FOUND, code::NO_CLIENT, "no such client");
+                let (shard, token) = access::read_client_id(id).filter(|(shard, _)| *shard < self.shards()).ok_or_else(missing)?;
+                if kick {
+                    let kicked = self.ask(shard, |reply| Call::Kick { token, reply }).await?;
+                    return if kicked { Ok(ok(&Done::new(ids))) } else { Err(missing()) };
+                }
+                let client = self.ask(shard, |reply| Call::Client { token, reply }).await?.ok_or_else(missing)?;
+                ok(&OneClient::new(ids, client.into()))
+            }
+            (Some("raw"), _) => self.raw(config, query).await?,
+            (Some(_), _) => return Err(wrong(StatusCode::NOT_FOUND, code::NO_SUCH_PATH, "no such path")),
+        })
+    }
+
+    /// Asks one shard.
+    async fn ask<T>(&self, shard: usize, call: impl FnOnce(Sender<T>) -> Call) -> Result<T, Wrong> {
+        let (reply, answer) = async_channel::bounded(1);
+        self.call(shard, call(reply));
+        within(SHARD_TIME, answer).await.ok_or_else(|| {
+            wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, format!("shard {shard} does not answer"))
+        })
+    }
+
+    /// Asks every shard what it knows.
+    async fn reports(&self) -> Result<Vec<ShardReport>, Wrong> {
+        let mut answers = Vec::new();
+        for shard in 0..self.shards() {
+            let (reply, answer) = async_channel::bounded(1);
+            self.call(shard, Call::Report(reply));
+            answers.push(answer);
+        }
+        let mut reports = Vec::new();
+        for (shard, answer) in answers.into_iter().enumerate() {
+            let silent = || wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, format!("shard {shard} does not answer"));
+            reports.push(within(SHARD_TIME, answer).await.ok_or_else(silent)?);
+        }
+        Ok(reports)
+    }
+
+    async fn streams(&self) -> Result<Vec<Stream>, Wrong> {
+        let since_1970_ms = system::unix_ms().saturating_sub(self.server.now_ms());
+        let reports = self.reports().await?;
+        let merged = merge(&reports);
+        Ok(merged.values().map(|(report, flush)| Stream::new(report, flush.clone(), since_1970_ms)).collect())
+    }
+
+    /// A page of clients, shard by shard, and how many there are.
+    async fn clients(&self, mut skip: usize, mut count: usize) -> Result<(Vec<ClientReport>, usize), Wrong> {
+        let (mut clients, mut total) = (Vec::new(), 0);
+        for shard in 0..self.shards() {
+            let (found, here) = self.ask(shard, |reply| Call::Clients { skip, count, reply }).await?;
+            skip = skip.saturating_sub(here);
+            count -= found.len().min(count);
+            total += here;
+            clients.extend(found);
+        }
+        Ok((clients, total))
+    }
+
+    async fn vhosts(&self, config: &Config) -> Result<Vec<Vhost>, Wrong> {
+        let streams = self.streams().await?;
+        let vhost = |vhost: &Arc<crate::config::Vhost>| {
+            let id = access::stable_id(&vhost.name);
+            let own = || streams.iter().filter(|stream| stream.vhost == id);
+            let sum = |figure: fn(&Stream) -> u64| own().map(figure).sum();
+            Vhost {
+                name: vhost.name.clone(),
+                enabled: vhost.enabled,
+                clients: sum(|stream| stream.clients),
+                streams: own().count() as u64,
+                send_bytes: sum(|stream| stream.send_bytes),
+                recv_bytes: sum(|stream| stream.recv_bytes),
+                kbps: Kbps { recv_30s: sum(|stream| stream.kbps.recv_30s), send_30s: sum(|stream| stream.kbps.send_30s) },
+                id: id.clone(),
+            }
+        };
+        Ok(config.vhosts.iter().map(vhost).collect())
+    }
+
+    async fn shard_list(&self) -> Result<Vec<Shard>, Wrong> {
+        let reports = self.reports().await?;
+        let shards = self.server.stats().iter().zip(reports).enumerate();
+        Ok(shards
+            .map(|(shard, (stats, report))| Shard {
+                shard,
+                #[expect(clippy::cast_precision_loss, reason = "0 to 1000")]
+                load: stats.busy_permille.value() as f64 / 1000.0,
+                flush_ms: stats.pace_ms.value(),
+                connections: report.connections,
+                publishers: stats.publishers.value(),
+                players: stats.players.value(),
+                send_bytes: stats.bytes_sent.value(),
+                recv_bytes: stats.bytes_received.value(),
+                skips: stats.skips.value(),
+                log_bytes: report.log_bytes,
+            })
+            .collect())
+    }
+
+    fn summaries(&self) -> Value {
+        let sum = |counter: fn(&crate::stats::ShardStats) -> u64| -> u64 {
+            self.server.stats().iter().map(|stats| counter(stats)).sum()
+        };
+        let (sent, received) = (sum(|stats| stats.bytes_sent.value()), sum(|stats| stats.bytes_received.value()));
+        json!({
+            "ok": true,
+            "now_ms": system::unix_ms(),
+            "self": self.sampler.summary_of_self(self.server.now_ms() / 1000),
+            "system": self.sampler.summary_of_system(sent, received, self.server.connections()),
+        })
+    }
+
+    async fn raw(&self, config: &Config, query: &str) -> Result<Reply, Wrong> {
+        if !config.api.raw {
+            let help = "raw_api is off: http_api { raw_api { enabled on; } }";
+            return Err(wrong(StatusCode::FORBIDDEN, code::RAW_DISABLED, help));
+        }
+        let ids = self.server.ids();
+        match crate::proto::http::query_value(query, "rpc").as_deref() {
+            Some("raw") => {
+                let allowed = json!({ "enabled": true, "allow_reload": config.api.allow_reload });
+                Ok(ok(&Raw::new(ids, json!({ "enabled": true, "raw_api": allowed }))))
+            }
+            Some("reload") if !config.api.allow_reload => {
+                let help = "reload is off: raw_api { allow_reload on; }";
+                Err(wrong(StatusCode::FORBIDDEN, code::RAW_DISABLED, help))
+            }
+            Some("reload") => match within(RELOAD_TIME, self.server.reload()).await {
+                Some(Ok(changes)) => Ok(ok(&Reloaded::new(ids, changes))),
+                Some(Err(faults)) => Err(wrong(StatusCode::UNPROCESSABLE_ENTITY, code::RAW_FAILED, faults)),
+                None => Err(wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, "the reload takes long")),
+            },
+            _ => Err(wrong(StatusCode::BAD_REQUEST, code::BAD_REQUEST, "rpc must be raw or reload")),
+        }
+    }
+
+    async fn metrics(&self, config: &Config) -> Reply {
+        let Ok(reports) = self.reports().await else {
+            return failure(&wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, "a shard does not answer"));
+        };
+        let seen = metrics::Seen {
+            exporter: &config.exporter,
+            stats: self.server.stats(),
+            reports: &reports,
+            connections: self.server.connections(),
+            cpu_load: self.sampler.process_load(),
+            ids: self.server.ids(),
+        };
+        reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::write(&seen))
+    }
+}
+
+/// One report per stream of all shards' parts of it, by key, with the flush intervals.
+pub(super) fn merge(reports: &[ShardReport]) -> BTreeMap<&str, (StreamReport, Vec<u64>)> {
+    let mut merged: BTreeMap<&str, (StreamReport, Vec<u64>)> = BTreeMap::new();
+    for part in reports.iter().flat_map(|report| &report.streams) {
+        let (whole, flush) = merged.entry(&part.key).or_default();
+        whole.key.clone_from(&part.key);
+        whole.publish = whole.publish.take().or_else(|| part.publish.clone());
+        whole.players += part.players;
+        whole.sent_bytes += part.sent_bytes;
+        whole.sent_kbps += part.sent_kbps;
+        whole.skips += part.skips;
+        whole.age.add(&part.age);
+        flush.push(part.flush_ms);
+    }
+    merged
+}
+
+async fn within<T>(limit: Duration, answer: Receiver<T>) -> Option<T> {
+    let late = async {
+        Timer::new(limit).await;
+        None
+    };
+    future::or(async { answer.recv().await.ok() }, late).await
+}
+
+/// `start` and `count` of a list.
+fn page(query: &str) -> Result<(usize, usize), Wrong> {
+    let number = |name: &str, default: usize, most: usize| {
+        let Some(text) = crate::proto::http::query_value(query, name) else { return Ok(default) };
+        let number = text.parse().ok().filter(|number| *number <= most && text.bytes().all(|byte| byte.is_ascii_digit()));
+        number.ok_or_else(|| {
+            wrong(StatusCode::BAD_REQUEST, code::BAD_REQUEST, format!("{name} must be a number from 0 to {most}"))
+        })
+    };
+    Ok((number("start", 0, i32::MAX as usize)?, number("count", COUNT, COUNT_MAX)?))
+}
+
+fn urls(version: Option<&str>) -> Map<String, Value> {
+    match version {
+        None => [("v1".to_owned(), json!("the api version 1.0"))].into_iter().collect(),
+        Some(_) => openapi::NAMES.iter().map(|(name, about)| ((*name).to_owned(), json!(about))).collect(),
+    }
+}
+
+fn version_of_this() -> Version {
+    let number = |text: &str| text.parse().unwrap_or(0);
+    Version {
+        major: number(env!("CARGO_PKG_VERSION_MAJOR")),
+        minor: number(env!("CARGO_PKG_VERSION_MINOR")),
+        revision: number(env!("CARGO_PKG_VERSION_PATCH")),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        product: "corecast",
+    }
+}
+
+fn figures(mut figures: Map<String, Value>) -> Value {
+    figures.insert("ok".to_owned(), json!(true));
+    figures.insert("sample_time".to_owned(), json!(system::unix_ms()));
+    Value::Object(figures)
+}
+
+fn features() -> Value {
+    let on = ["ssl", "rtmps", "http_remux", "websocket_flv", "http_api", "http_hooks", "exporter", "enhanced_rtmp"];
+    let off = ["hls", "hds", "dash", "dvr", "transcode", "ingest", "srt", "rtc", "caster", "forward", "edge"];
+    let list = on.map(|name| (name, true)).into_iter().chain(off.map(|name| (name, false)));
+    let features: Map<String, Value> = list.map(|(name, has)| (name.to_owned(), json!(has))).collect();
+    json!({ "options": "", "options2": "", "features": features })
+}
+
+/// What a request was, for whoever wants to see it; not what it proves itself with.
+fn request(head: &Parts) -> Value {
+    let shown = head.headers.iter().filter(|(name, _)| *name != header::AUTHORIZATION);
+    let headers: Map<String, Value> = shown
+        .map(|(name, value)| (name.as_str().to_owned(), json!(String::from_utf8_lossy(value.as_bytes()))))
+        .collect();
+    let uri = head.uri.to_string();
+    json!({ "uri": uri, "path": head.uri.path(), "METHOD": head.method.as_str(), "headers": headers })
+}
+
+fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(header::SERVER, header::HeaderValue::from_static("corecast"));
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    reply
+}
+
+fn json_text(status: StatusCode, text: String) -> Reply {
+    reply(status, "application/json", text)
+}
+
+fn ok(answer: &impl Serialize) -> Reply {
+    json_text(StatusCode::OK, serde_json::to_string(answer).unwrap_or_default())
+}
+
+fn failure(Wrong(status, code, message): &Wrong) -> Reply {
+    let text = serde_json::to_string(&Failure { code: *code, message: message.clone() }).unwrap_or_default();
+    let mut reply = json_text(*status, text);
+    if *status == StatusCode::UNAUTHORIZED {
+        let challenge = header::HeaderValue::from_static("Basic realm=\"corecast\", charset=\"UTF-8\"");
+        reply.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    reply
+}
+
+pub(super) fn method_not_allowed(allow: &'static str) -> Reply {
+    let mut reply = failure(&wrong(StatusCode::METHOD_NOT_ALLOWED, code::BAD_REQUEST, format!("allowed: {allow}")));
+    reply.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allow));
+    reply
+}
+
+fn only_get(head: &Parts, reply: Reply) -> Reply {
+    if head.method == Method::GET || head.method == Method::HEAD { reply } else { method_not_allowed("GET, HEAD") }
+}
+
+pub(super) fn allow_origins(headers: &mut HeaderMap) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, header::HeaderValue::from_static("*"));
+}
+
+pub(super) fn preflight() -> Reply {
+    let mut reply = reply(StatusCode::NO_CONTENT, "text/plain", Bytes::new());
+    let headers = reply.headers_mut();
+    allow_origins(headers);
+    let methods = header::HeaderValue::from_static("GET, HEAD, DELETE, OPTIONS");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    let wanted = header::HeaderValue::from_static("Authorization, Content-Type, Range");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted);
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, header::HeaderValue::from_static("86400"));
+    reply
+}

@@ -1,0 +1,284 @@
+//! What the API says: SRS's JSON, and figures of ours beside.
+
+use crate::control::{AudioReport, ClientReport, StreamReport, VideoReport, access::stable_id};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+macro_rules! answers {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Serialize, ToSchema)]
+        pub(in crate::control) struct $name {
+            /// 0 is good.
+            pub(in crate::control) code: u32,
+            /// This process's own id.
+            pub(in crate::control) server: String,
+            /// Another one, for this start of it.
+            pub(in crate::control) service: String,
+            pub(in crate::control) pid: String,
+            $($(#[$field_doc])* pub(in crate::control) $field: $type,)*
+        }
+
+        impl $name {
+            pub(in crate::control) fn new(ids: (&str, &str), $($field: $type),*) -> Self {
+                let (server, service) = (ids.0.to_owned(), ids.1.to_owned());
+                Self { code: 0, server, service, pid: std::process::id().to_string(), $($field),* }
+            }
+        }
+    )*};
+}
+
+answers! {
+    /// Where to go on.
+    Urls { #[schema(value_type = Object)] urls: Map<String, Value>, }
+    /// The version.
+    Versions { data: Version, }
+    /// Free-form figures under SRS's names.
+    Figures { #[schema(value_type = Object)] data: Value, }
+    /// Virtual hosts.
+    Vhosts { vhosts: Vec<Vhost>, }
+    /// One virtual host.
+    OneVhost { vhost: Vhost, }
+    /// Streams.
+    Streams { streams: Vec<Stream>, #[doc = "How many there are in all."] total: usize, }
+    /// One stream.
+    OneStream { stream: Stream, }
+    /// Clients.
+    Clients { clients: Vec<Client>, #[doc = "How many there are in all."] total: usize, }
+    /// One client.
+    OneClient { client: Client, }
+    /// Shards. Ours.
+    Shards { shards: Vec<Shard>, }
+    /// What was asked for is done.
+    Done {}
+    /// A reload is done.
+    Reloaded { #[doc = "Values that differ from before."] changes: usize, }
+    /// What the raw API may.
+    Raw { #[schema(value_type = Object)] http_api: Value, }
+}
+
+/// What went wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::control) struct Failure {
+    /// SRS's number of it.
+    pub(in crate::control) code: u32,
+    /// In words.
+    pub(in crate::control) message: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::control) struct Version {
+    pub(in crate::control) major: u32,
+    pub(in crate::control) minor: u32,
+    pub(in crate::control) revision: u32,
+    pub(in crate::control) version: String,
+    pub(in crate::control) product: &'static str,
+}
+
+/// kbit/s over 30 s.
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+pub(in crate::control) struct Kbps {
+    pub(in crate::control) recv_30s: u64,
+    pub(in crate::control) send_30s: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::control) struct Vhost {
+    pub(in crate::control) id: String,
+    pub(in crate::control) name: String,
+    pub(in crate::control) enabled: bool,
+    pub(in crate::control) clients: u64,
+    pub(in crate::control) streams: u64,
+    pub(in crate::control) send_bytes: u64,
+    pub(in crate::control) recv_bytes: u64,
+    pub(in crate::control) kbps: Kbps,
+}
+
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(in crate::control) struct Publish {
+    pub(in crate::control) active: bool,
+    /// The publisher's client.
+    pub(in crate::control) cid: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::control) struct Video {
+    pub(in crate::control) codec: String,
+    pub(in crate::control) profile: String,
+    pub(in crate::control) level: String,
+    pub(in crate::control) width: u32,
+    pub(in crate::control) height: u32,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::control) struct Audio {
+    pub(in crate::control) codec: String,
+    pub(in crate::control) sample_rate: u32,
+    pub(in crate::control) channel: u8,
+    pub(in crate::control) profile: String,
+}
+
+/// Age of the oldest tag of each flush of a player at its send, in ms, since the stream's first player. Ours.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::control) struct FrameAge {
+    pub(in crate::control) p50_ms: u64,
+    pub(in crate::control) p99_ms: u64,
+    /// Flushes of players.
+    pub(in crate::control) count: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::control) struct Stream {
+    pub(in crate::control) id: String,
+    pub(in crate::control) name: String,
+    /// The vhost's id.
+    pub(in crate::control) vhost: String,
+    pub(in crate::control) app: String,
+    #[serde(rename = "tcUrl")]
+    pub(in crate::control) tc_url: String,
+    /// `/app/stream`.
+    pub(in crate::control) url: String,
+    /// When the publish began, in ms since 1970; 0 if nobody publishes.
+    pub(in crate::control) live_ms: u64,
+    /// Publisher and players.
+    pub(in crate::control) clients: u64,
+    /// Players. Ours.
+    pub(in crate::control) players: u64,
+    /// Video tags.
+    pub(in crate::control) frames: u64,
+    pub(in crate::control) send_bytes: u64,
+    pub(in crate::control) recv_bytes: u64,
+    pub(in crate::control) kbps: Kbps,
+    pub(in crate::control) publish: Publish,
+    pub(in crate::control) video: Option<Video>,
+    pub(in crate::control) audio: Option<Audio>,
+    /// Times that a player was moved to a newer keyframe. Ours.
+    pub(in crate::control) skips: u64,
+    /// Flush interval of each shard that has the stream, in ms. Ours.
+    pub(in crate::control) flush_ms: Vec<u64>,
+    pub(in crate::control) frame_age: FrameAge,
+}
+
+impl Stream {
+    /// `since_1970_ms` is when the process's clock was 0.
+    pub(in crate::control) fn new(report: &StreamReport, flush_ms: Vec<u64>, since_1970_ms: u64) -> Self {
+        let (vhost, url) = report.key.split_once('/').unwrap_or((&report.key, ""));
+        let (app, name) = url.rsplit_once('/').unwrap_or(("", url));
+        let publish = report.publish.as_ref();
+        let video = publish.and_then(|publish| publish.video.clone()).map(|video| {
+            let VideoReport { codec, profile, level, width, height } = video;
+            Video { codec, profile, level, width, height }
+        });
+        let audio = publish.and_then(|publish| publish.audio.clone()).map(|audio| {
+            let AudioReport { codec, sample_rate, channels, profile } = audio;
+            Audio { codec, sample_rate, channel: channels, profile }
+        });
+        Self {
+            id: stable_id(&report.key),
+            name: name.to_owned(),
+            vhost: stable_id(vhost),
+            app: app.to_owned(),
+            tc_url: publish.map_or_else(String::new, |publish| publish.tc_url.clone()),
+            url: format!("/{url}"),
+            live_ms: publish.map_or(0, |publish| since_1970_ms + publish.started_ms),
+            clients: report.players + u64::from(publish.is_some()),
+            players: report.players,
+            frames: publish.map_or(0, |publish| publish.frames),
+            send_bytes: report.sent_bytes,
+            recv_bytes: publish.map_or(0, |publish| publish.received_bytes),
+            kbps: Kbps {
+                recv_30s: publish.map_or(0, |publish| publish.received_kbps),
+                send_30s: report.sent_kbps,
+            },
+            publish: Publish {
+                active: publish.is_some(),
+                cid: publish.map_or_else(String::new, |publish| publish.client_id.clone()),
+            },
+            video,
+            audio,
+            skips: report.skips,
+            flush_ms,
+            frame_age: FrameAge {
+                p50_ms: report.age.percentile(50),
+                p99_ms: report.age.percentile(99),
+                count: report.age.count(),
+            },
+        }
+    }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::control) struct Client {
+    pub(in crate::control) id: String,
+    /// The vhost's id.
+    pub(in crate::control) vhost: String,
+    /// The stream's id.
+    pub(in crate::control) stream: String,
+    pub(in crate::control) ip: String,
+    #[serde(rename = "pageUrl")]
+    pub(in crate::control) page_url: String,
+    #[serde(rename = "swfUrl")]
+    pub(in crate::control) swf_url: String,
+    #[serde(rename = "tcUrl")]
+    pub(in crate::control) tc_url: String,
+    /// `/app/stream`.
+    pub(in crate::control) url: String,
+    pub(in crate::control) name: String,
+    #[serde(rename = "type")]
+    pub(in crate::control) kind: String,
+    pub(in crate::control) publish: bool,
+    /// Seconds.
+    pub(in crate::control) alive: f64,
+    pub(in crate::control) send_bytes: u64,
+    pub(in crate::control) recv_bytes: u64,
+    pub(in crate::control) kbps: Kbps,
+    /// Times that it was moved to a newer keyframe. Ours.
+    pub(in crate::control) skips: u64,
+    /// How long the next tag for it has been waiting. Ours.
+    pub(in crate::control) lag_ms: u64,
+}
+
+impl From<ClientReport> for Client {
+    fn from(report: ClientReport) -> Self {
+        let (vhost, url) = report.key.split_once('/').unwrap_or((&report.key, ""));
+        Self {
+            vhost: stable_id(vhost),
+            stream: stable_id(&report.key),
+            url: format!("/{url}"),
+            name: url.rsplit('/').next().unwrap_or_default().to_owned(),
+            id: report.id,
+            ip: report.ip,
+            page_url: report.page_url,
+            swf_url: String::new(),
+            tc_url: report.tc_url,
+            kind: report.kind.to_owned(),
+            publish: report.publish,
+            #[expect(clippy::cast_precision_loss, reason = "exact for 285,000 years")]
+            alive: report.alive_ms as f64 / 1000.0,
+            send_bytes: report.sent_bytes,
+            recv_bytes: report.received_bytes,
+            kbps: Kbps { recv_30s: report.received_kbps, send_30s: report.sent_kbps },
+            skips: report.skips,
+            lag_ms: report.lag_ms,
+        }
+    }
+}
+
+/// One core of the server. Ours.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::control) struct Shard {
+    pub(in crate::control) shard: usize,
+    /// Load of its core, 0 to 1.
+    pub(in crate::control) load: f64,
+    /// Flush interval that `mw_latency auto` has here, in ms.
+    pub(in crate::control) flush_ms: u64,
+    pub(in crate::control) connections: u64,
+    pub(in crate::control) publishers: u64,
+    pub(in crate::control) players: u64,
+    pub(in crate::control) send_bytes: u64,
+    pub(in crate::control) recv_bytes: u64,
+    pub(in crate::control) skips: u64,
+    /// Bytes of media in its logs.
+    pub(in crate::control) log_bytes: u64,
+}

@@ -1,0 +1,72 @@
+//! The page: embedded files.
+
+use super::api::{Reply, allow_origins, method_not_allowed, preflight};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Method, Response, StatusCode, header, header::HeaderValue, http::request::Parts};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+
+/// Path, content type, content.
+const FILES: &[(&str, &str, &[u8])] = &[
+    ("/", "text/html; charset=utf-8", include_bytes!("page/index.html")),
+    ("/page/style.css", "text/css; charset=utf-8", include_bytes!("page/style.css")),
+    ("/page/app.js", "text/javascript; charset=utf-8", include_bytes!("page/app.js")),
+    ("/page/charts.js", "text/javascript; charset=utf-8", include_bytes!("page/charts.js")),
+    ("/page/player.js", "text/javascript; charset=utf-8", include_bytes!("page/player.js")),
+    ("/page/mpegts.js", "text/javascript; charset=utf-8", include_bytes!(concat!(env!("OUT_DIR"), "/mpegts.js"))),
+];
+
+/// What the page may load: itself, and streams from wherever they are.
+const POLICY: &str = "default-src 'self'; connect-src *; media-src blob: *; worker-src 'self' blob:; img-src 'self' data:; frame-ancestors 'self'; base-uri 'none'";
+
+/// Answers with a file.
+pub(super) fn respond(head: &Parts, crossdomain: bool) -> Reply {
+    if head.method == Method::OPTIONS && crossdomain {
+        return preflight();
+    }
+    if head.method != Method::GET && head.method != Method::HEAD {
+        return method_not_allowed("GET, HEAD");
+    }
+    let path = if head.uri.path() == "/index.html" { "/" } else { head.uri.path() };
+    let Some((_, content_type, content)) = FILES.iter().find(|(known, ..)| *known == path) else {
+        let mut reply = text(StatusCode::NOT_FOUND, "there is nothing here, and no stream of this name\n");
+        if crossdomain {
+            allow_origins(reply.headers_mut());
+        }
+        return reply;
+    };
+    let tag = entity_tag(content);
+    let known = head.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let unchanged = known.is_some_and(|known| known.split(',').any(|known| known.trim() == tag || known.trim() == "*"));
+    let mut reply = if unchanged {
+        text(StatusCode::NOT_MODIFIED, "")
+    } else {
+        Response::new(Full::new(Bytes::from_static(content)))
+    };
+    let headers = reply.headers_mut();
+    headers.insert(header::SERVER, HeaderValue::from_static("corecast"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    reply
+}
+
+fn text(status: StatusCode, text: &'static str) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    reply
+}
+
+fn entity_tag(content: &[u8]) -> String {
+    let mut tag = String::from("\"");
+    // A string takes whatever is written.
+    Sha256::digest(content).iter().take(8).for_each(|byte| _ = write!(tag, "{byte:02x}"));
+    tag.push('"');
+    tag
+}

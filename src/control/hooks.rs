@@ -1,0 +1,330 @@
+//! HTTP hooks: a POST with SRS's JSON, on threads of their own.
+//!
+//! A shard hands an event over and goes on; who asked waits without holding anything up. What hangs is bounded
+//! on all sides: the time of an answer, the calls of one URL at once, the threads, the events that wait.
+
+use async_channel::{Receiver, Sender};
+use rustls::crypto::aws_lc_rs;
+use serde_json::{Map, Value};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use ureq::tls::TlsConfig;
+
+/// Most threads; each is one call.
+const THREADS_MAX: usize = 64;
+/// Most calls to one URL at once, so that one that hangs leaves threads to others.
+const CALLS_PER_URL_MAX: usize = 16;
+/// Most events that wait; what is over it is decided as if nobody had answered.
+const EVENTS_MAX: usize = 4096;
+/// Most bytes of an answer.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+/// A thread that has had nothing to do for so long ends.
+const IDLE: Duration = Duration::from_secs(10);
+const STACK_BYTES: usize = 512 << 10;
+
+/// Something that happens, and whom it concerns.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// As SRS calls it, `on_publish` for example.
+    pub action: &'static str,
+    /// All of them must allow.
+    pub urls: Vec<String>,
+    /// For all URLs together.
+    pub timeout: Duration,
+    /// Whether no answer allows.
+    pub fail_open: bool,
+    /// SRS's JSON.
+    pub body: Map<String, Value>,
+}
+
+/// What comes of a question.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// It may be.
+    Allowed,
+    /// It may not, and why.
+    Refused(String),
+}
+
+struct Job {
+    event: Box<Event>,
+    deadline: Instant,
+    /// `None` where nobody waits for an answer.
+    answer: Option<Sender<Verdict>>,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    /// Calls that run, by their first URL.
+    running: Vec<String>,
+    threads: usize,
+    idle: usize,
+}
+
+struct Pool {
+    state: Mutex<State>,
+    changed: Condvar,
+    agent: ureq::Agent,
+}
+
+/// Calls hooks. Clones share everything.
+#[derive(Clone)]
+pub struct Hooks(Arc<Pool>);
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hooks")
+    }
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()));
+        let config = ureq::Agent::config_builder()
+            .tls_config(tls.build())
+            .http_status_as_error(false)
+            // An answer from elsewhere is none.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .max_idle_connections(0)
+            .proxy(None)
+            .user_agent(concat!("corecast/", env!("CARGO_PKG_VERSION")));
+        Self(Arc::new(Pool { state: Mutex::default(), changed: Condvar::new(), agent: config.build().into() }))
+    }
+}
+
+impl Hooks {
+    /// Asks all URLs of an event; the verdict comes within its timeout, however they behave.
+    pub fn ask(&self, event: Event) -> Receiver<Verdict> {
+        let (answer, verdict) = async_channel::bounded(1);
+        self.push(event, Some(answer));
+        verdict
+    }
+
+    /// Tells an event; nobody waits for it.
+    pub fn tell(&self, event: Event) {
+        self.push(event, None);
+    }
+
+    fn push(&self, event: Event, answer: Option<Sender<Verdict>>) {
+        let deadline = Instant::now() + event.timeout;
+        let job = Job { event: Box::new(event), deadline, answer };
+        let mut state = self.0.lock();
+        if state.jobs.len() >= EVENTS_MAX {
+            drop(state);
+            return job.fail("too many events wait");
+        }
+        state.jobs.push_back(job);
+        if state.idle == 0 && state.threads < THREADS_MAX {
+            state.threads += 1;
+            let pool = Arc::clone(&self.0);
+            let thread = std::thread::Builder::new().name("hook".to_owned()).stack_size(STACK_BYTES);
+            if let Err(error) = thread.spawn(move || pool.work()) {
+                state.threads -= 1;
+                tracing::error!(%error, "hooks: no thread");
+            }
+        }
+        drop(state);
+        self.0.changed.notify_one();
+    }
+}
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.next_job() {
+                let url = job.event.urls.first().cloned().unwrap_or_default();
+                state.running.push(url.clone());
+                drop(state);
+                job.run(&self.agent);
+                state = self.lock();
+                if let Some(at) = state.running.iter().position(|running| *running == url) {
+                    state.running.swap_remove(at);
+                }
+                // Somebody may have waited for this URL.
+                self.changed.notify_one();
+                continue;
+            }
+            state.idle += 1;
+            let (again, waited) = self.changed.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            state = again;
+            state.idle -= 1;
+            if waited.timed_out() && state.jobs.is_empty() {
+                state.threads -= 1;
+                return;
+            }
+        }
+    }
+}
+
+impl State {
+    /// The oldest job whose URL has room, or whose time is over.
+    fn next_job(&mut self) -> Option<Job> {
+        let now = Instant::now();
+        let at = self.jobs.iter().position(|job| {
+            let url = job.event.urls.first();
+            let running = self.running.iter().filter(|running| Some(*running) == url).count();
+            running < CALLS_PER_URL_MAX || job.deadline <= now
+        })?;
+        self.jobs.remove(at)
+    }
+}
+
+impl Job {
+    fn run(self, agent: &ureq::Agent) {
+        match self.ask_all(agent) {
+            Ok(verdict) => self.decide(verdict),
+            Err(why) => self.fail(&why),
+        }
+    }
+
+    /// Asks one URL after the other, until one refuses.
+    fn ask_all(&self, agent: &ureq::Agent) -> Result<Verdict, String> {
+        let body = Value::Object(self.event.body.clone()).to_string();
+        for url in &self.event.urls {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err("no answer in time".to_owned());
+            }
+            match call(agent, url, &body, left).map_err(|error| format!("{url}: {error}"))? {
+                Verdict::Allowed => {}
+                refused @ Verdict::Refused(_) => return Ok(refused),
+            }
+        }
+        Ok(Verdict::Allowed)
+    }
+
+    /// Nobody has answered as one should.
+    fn fail(self, why: &str) {
+        let (action, fail_open) = (self.event.action, self.event.fail_open);
+        let Some(_) = &self.answer else { return tracing::warn!(action, "hook: {why}") };
+        if fail_open {
+            tracing::warn!(action, "hook: {why}; allowed (on_failure allow)");
+            self.decide(Verdict::Allowed);
+        } else {
+            tracing::warn!(action, "hook: {why}; refused (on_failure reject)");
+            self.decide(Verdict::Refused(format!("{action}: no answer")));
+        }
+    }
+
+    fn decide(self, verdict: Verdict) {
+        if let Some(answer) = self.answer {
+            // Who asked may be gone.
+            drop(answer.try_send(verdict));
+        }
+    }
+}
+
+/// One call; an error is no answer.
+fn call(agent: &ureq::Agent, url: &str, body: &str, timeout: Duration) -> Result<Verdict, String> {
+    let request = agent.post(url).config().timeout_global(Some(timeout)).build();
+    let mut response =
+        request.header("Content-Type", "application/json").send(body).map_err(|error| error.to_string())?;
+    match response.status().as_u16() {
+        200 => {}
+        status @ (401 | 403) => return Ok(Verdict::Refused(format!("the hook answers {status}"))),
+        status => return Err(format!("status {status}")),
+    }
+    let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+    read_answer(&text.map_err(|error| error.to_string())?)
+}
+
+/// `0` or `{"code":0}` allows, another number refuses.
+fn read_answer(text: &str) -> Result<Verdict, String> {
+    let value: Value = serde_json::from_str(text.trim()).map_err(|_| "no JSON with a code".to_owned())?;
+    let code = value.as_i64().or_else(|| value.get("code")?.as_i64());
+    match code {
+        Some(0) => Ok(Verdict::Allowed),
+        Some(code) => Ok(Verdict::Refused(format!("the hook answers {code}"))),
+        None => Err("no JSON with a code".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+    };
+
+    /// A server whose `answer` stands for each request; `None` never answers.
+    fn server(answer: Option<String>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let mut kept = Vec::new();
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                match &answer {
+                    None => kept.push(stream),
+                    Some(answer) => {
+                        drop(stream.read(&mut [0; 4096]));
+                        drop(stream.write_all(answer.as_bytes()));
+                    }
+                }
+            }
+        });
+        url
+    }
+
+    fn event(urls: Vec<String>, fail_open: bool) -> Event {
+        Event { action: "on_play", urls, timeout: Duration::from_millis(500), fail_open, body: Map::new() }
+    }
+
+    fn answer(body: &str) -> Option<String> {
+        Some(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+    }
+
+    #[test]
+    fn answers_are_srs_s() {
+        let hooks = Hooks::default();
+        let ask = |urls: Vec<String>, open| hooks.ask(event(urls, open)).recv_blocking().unwrap();
+        assert_eq!(ask(vec![server(answer("0")), server(answer("{\"code\": 0, \"data\": 1}"))], false), Verdict::Allowed);
+        let refused = Verdict::Refused("the hook answers 1".to_owned());
+        assert_eq!(ask(vec![server(answer("{\"code\": 1}"))], true), refused);
+        assert_eq!(ask(vec![server(answer("0")), server(answer("1"))], true), refused);
+        let forbidden = server(Some("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n".to_owned()));
+        assert!(matches!(ask(vec![forbidden], true), Verdict::Refused(_)));
+        let no_answers = [
+            server(Some("HTTP/1.1 500 Oops\r\nContent-Length: 1\r\n\r\n0".to_owned())),
+            server(Some("HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 1\r\n\r\n0".to_owned())),
+            server(answer("fine")),
+            server(answer(&"0".repeat(10 << 20))),
+            server(Some("garbage".to_owned())),
+            server(None),
+            "http://127.0.0.1:1/".to_owned(),
+            "http://no.such.host.invalid/".to_owned(),
+        ];
+        for url in no_answers {
+            assert!(matches!(ask(vec![url.clone()], false), Verdict::Refused(why) if why.contains("no answer")), "{url}");
+            assert_eq!(ask(vec![url.clone()], true), Verdict::Allowed, "{url}");
+        }
+    }
+
+    /// Hundreds of calls to a URL that hangs are decided in time, and hold nobody else up.
+    #[test]
+    fn what_hangs_holds_nobody_else_up() {
+        let hooks = Hooks::default();
+        let (hangs, answers) = (server(None), server(answer("0")));
+        let start = Instant::now();
+        let waiting: Vec<_> = (0..300).map(|_| hooks.ask(event(vec![hangs.clone()], false))).collect();
+        assert_eq!(hooks.ask(event(vec![answers], false)).recv_blocking().unwrap(), Verdict::Allowed);
+        assert!(start.elapsed() < Duration::from_millis(300), "{:?}", start.elapsed());
+        for verdict in waiting {
+            assert!(matches!(verdict.recv_blocking().unwrap(), Verdict::Refused(_)));
+        }
+        assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+        let flood: Vec<_> = (0..EVENTS_MAX + 100).map(|_| hooks.ask(event(vec![hangs.clone()], false))).collect();
+        assert!(matches!(flood.last().unwrap().recv_blocking().unwrap(), Verdict::Refused(_)));
+    }
+}

@@ -1,0 +1,242 @@
+//! Prometheus's text format 0.0.4: SRS's names, and ours.
+
+use super::{ShardReport, StreamReport, api::merge, system};
+use crate::{
+    config::Exporter,
+    stats::{Histogram, ShardStats},
+};
+use std::{
+    fmt::{Display, Write},
+    sync::Arc,
+};
+
+/// What is measured.
+pub(super) struct Seen<'a> {
+    pub(super) exporter: &'a Exporter,
+    pub(super) stats: &'a [Arc<ShardStats>],
+    pub(super) reports: &'a [ShardReport],
+    pub(super) connections: usize,
+    pub(super) cpu_load: f64,
+    pub(super) ids: (&'a str, &'a str),
+}
+
+/// The text so far.
+struct Text(String);
+
+impl Text {
+    /// Begins a metric.
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    fn line(&mut self, line: impl Display) {
+        // A string takes whatever is written.
+        _ = writeln!(self.0, "{line}");
+    }
+
+    /// A metric with one value.
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.head(name, kind, help);
+        self.line(format_args!("{name} {value}"));
+    }
+
+    /// A metric with a value per shard.
+    fn per_shard<V: Display>(&mut self, name: &str, kind: &str, help: &str, values: impl Iterator<Item = V>) {
+        self.head(name, kind, help);
+        for (shard, value) in values.enumerate() {
+            self.line(format_args!("{name}{{shard=\"{shard}\"}} {value}"));
+        }
+    }
+
+    fn histogram(&mut self, name: &str, label: &str, seen: &Histogram) {
+        for (bound_ms, below) in seen.cumulative() {
+            let bound_s = seconds(bound_ms);
+            self.line(format_args!("{name}_bucket{{{label},le=\"{bound_s}\"}} {below}"));
+        }
+        self.line(format_args!("{name}_bucket{{{label},le=\"+Inf\"}} {}", seen.count()));
+        self.line(format_args!("{name}_sum{{{label}}} {}", seconds(seen.sum_ms())));
+        self.line(format_args!("{name}_count{{{label}}} {}", seen.count()));
+    }
+}
+
+fn seconds(ms: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "exact for 285,000 years")]
+    let seconds = ms as f64 / 1000.0;
+    seconds
+}
+
+/// A label's value (text format 0.0.4, "Comments, help text, and type information").
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// Writes everything.
+pub(super) fn write(seen: &Seen<'_>) -> String {
+    let mut text = Text(String::with_capacity(16 << 10));
+    let streams = merge(seen.reports);
+    write_srs(&mut text, seen, streams.len());
+    write_shards(&mut text, seen);
+    write_refusals(&mut text, seen.stats);
+    text.head("corecast_memory_bytes", "gauge", "Memory by kind: media in the streams' logs, the process as a whole.");
+    let logs: u64 = seen.reports.iter().map(|report| report.log_bytes).sum();
+    text.line(format_args!("corecast_memory_bytes{{kind=\"media\"}} {logs}"));
+    text.line(format_args!("corecast_memory_bytes{{kind=\"process\"}} {}", system::rss_kib() * 1024));
+    let mut streams: Vec<&StreamReport> = streams.values().map(|(report, _)| report).collect();
+    streams.sort_by(|a, b| b.players.cmp(&a.players).then_with(|| a.key.cmp(&b.key)));
+    write_streams(&mut text, &streams, seen.exporter.top_streams);
+    text.0
+}
+
+fn write_srs(text: &mut Text, seen: &Seen<'_>, streams: usize) {
+    let sum = |counter: fn(&ShardStats) -> u64| -> u64 { seen.stats.iter().map(|stats| counter(stats)).sum() };
+    let ((server, service), Exporter { label, tag, .. }) = (seen.ids, seen.exporter);
+    let (version, label, tag) = (env!("CARGO_PKG_VERSION"), escaped(label), escaped(tag));
+    text.head("srs_build_info", "gauge", "Which server this is.");
+    text.line(format_args!(
+        "srs_build_info{{server=\"{server}\",service=\"{service}\",version=\"{version}\",product=\"corecast\",label=\"{label}\",tag=\"{tag}\"}} 1"
+    ));
+    text.one("srs_cpu_percent", "gauge", "Load of this process, 1 is one core.", seen.cpu_load);
+    text.one("srs_memory", "gauge", "Resident memory of this process in KiB.", system::rss_kib());
+    text.one("srs_send_bytes_total", "counter", "Bytes sent.", sum(|stats| stats.bytes_sent.value()));
+    text.one("srs_receive_bytes_total", "counter", "Bytes received.", sum(|stats| stats.bytes_received.value()));
+    text.one("srs_streams", "gauge", "Streams that are published, or waited for.", streams);
+    text.one("srs_clients", "gauge", "Connections.", seen.connections);
+    text.one("srs_clients_total", "counter", "Connections so far.", sum(|stats| stats.accepted.value()));
+    let faults = sum(|stats| stats.closed_by_fault.value());
+    text.one("srs_clients_errs_total", "counter", "Connections that ended by a fault.", faults);
+}
+
+fn write_shards(text: &mut Text, seen: &Seen<'_>) {
+    type Row = (&'static str, &'static str, fn(&ShardStats) -> u64);
+    let counters: [Row; 9] = [
+        ("corecast_send_bytes_total", "Bytes sent.", |stats| stats.bytes_sent.value()),
+        ("corecast_receive_bytes_total", "Bytes received.", |stats| stats.bytes_received.value()),
+        ("corecast_sends_total", "Sends handed to the send ring.", |stats| stats.sends.value()),
+        ("corecast_send_syscalls_total", "System calls of the send ring.", |stats| stats.send_syscalls.value()),
+        ("corecast_tags_sent_total", "Tags handed to the kernel for players.", |stats| stats.tags_sent.value()),
+        ("corecast_tags_received_total", "Tags received from publishers.", |stats| stats.tags_received.value()),
+        ("corecast_tags_relayed_total", "Tags sent to other shards.", |stats| stats.tags_relayed.value()),
+        ("corecast_gaps_total", "Tags left out between shards, a ring being full.", |stats| stats.gaps.value()),
+        ("corecast_skips_total", "Times that a player was moved to a newer keyframe.", |stats| stats.skips.value()),
+    ];
+    for (name, help, value) in counters {
+        text.per_shard(name, "counter", help, seen.stats.iter().map(|stats| value(stats)));
+    }
+    let accepted = seen.stats.iter().map(|stats| stats.accepted.value());
+    text.per_shard("corecast_accepts_total", "counter", "Connections accepted.", accepted);
+    let gauges: [Row; 2] = [
+        ("corecast_players", "Players.", |stats| stats.players.value()),
+        ("corecast_publishers", "Publishers.", |stats| stats.publishers.value()),
+    ];
+    for (name, help, value) in gauges {
+        text.per_shard(name, "gauge", help, seen.stats.iter().map(|stats| value(stats)));
+    }
+    let loads = seen.stats.iter().map(|stats| seconds(stats.busy_permille.value()));
+    text.per_shard("corecast_shard_load", "gauge", "Load of the shard's core, 0 to 1.", loads);
+    let intervals = seen.stats.iter().map(|stats| seconds(stats.pace_ms.value()));
+    text.per_shard("corecast_flush_interval_seconds", "gauge", "Flush interval of mw_latency auto.", intervals);
+    let reports = || seen.reports.iter();
+    text.per_shard("corecast_connections", "gauge", "Connections.", reports().map(|report| report.connections));
+    let in_flight = reports().map(|report| report.sends_in_flight);
+    text.per_shard("corecast_sends_in_flight", "gauge", "Sends in the kernel.", in_flight);
+    let entries = reports().map(|report| report.ring_entries);
+    text.per_shard("corecast_ring_entries", "gauge", "Entries in the fullest ring to another shard.", entries);
+    let name = "corecast_frame_age_seconds";
+    text.head(name, "histogram", "Age of the oldest tag of each flush of a player.");
+    for (shard, stats) in seen.stats.iter().enumerate() {
+        text.histogram(name, &format!("shard=\"{shard}\""), &stats.age.read());
+    }
+}
+
+fn write_refusals(text: &mut Text, stats: &[Arc<ShardStats>]) {
+    type Row = (&'static str, fn(&ShardStats) -> u64);
+    let reasons: [Row; 5] = [
+        ("max_connections", |stats| stats.refused.value()),
+        ("rule", |stats| stats.refused_by_rule.value()),
+        ("hook", |stats| stats.refused_by_hook.value()),
+        ("busy", |stats| stats.refused_busy.value()),
+        ("descriptors", |stats| stats.accept_pauses.value()),
+    ];
+    let name = "corecast_refusals_total";
+    text.head(name, "counter", "Connections, publishes and plays that were refused, by reason.");
+    for (reason, value) in reasons {
+        let sum: u64 = stats.iter().map(|stats| value(stats)).sum();
+        text.line(format_args!("{name}{{reason=\"{reason}\"}} {sum}"));
+    }
+}
+
+/// Figures of those streams that have the most players, and of the rest in one.
+fn write_streams(text: &mut Text, streams: &[&StreamReport], top: usize) {
+    let (named, rest) = streams.split_at(top.min(streams.len()));
+    let mut all: Vec<(String, StreamReport)> =
+        named.iter().map(|report| (format!("stream=\"{}\"", escaped(&report.key)), (*report).clone())).collect();
+    let mut others = StreamReport::default();
+    for report in rest {
+        others.players += report.players;
+        others.sent_bytes += report.sent_bytes;
+        others.skips += report.skips;
+        others.age.add(&report.age);
+        let received = report.publish.as_ref().map_or(0, |publish| publish.received_bytes);
+        others.publish.get_or_insert_default().received_bytes += received;
+    }
+    if !rest.is_empty() {
+        all.push(("stream=\"\"".to_owned(), others));
+    }
+    type Row = (&'static str, &'static str, &'static str, fn(&StreamReport) -> u64);
+    let rows: [Row; 4] = [
+        ("corecast_stream_players", "gauge", "Players; the stream without a name is all others.", |report| report.players),
+        // Streams change places, so that what the others have sent in all may fall.
+        ("corecast_stream_sent_bytes", "gauge", "Bytes sent of a stream.", |report| report.sent_bytes),
+        ("corecast_stream_received_bytes", "gauge", "Bytes received of a stream.", |report| {
+            report.publish.as_ref().map_or(0, |publish| publish.received_bytes)
+        }),
+        ("corecast_stream_skips", "gauge", "Times that a player was moved to a newer keyframe.", |report| report.skips),
+    ];
+    for (name, kind, help, value) in rows {
+        text.head(name, kind, help);
+        for (label, report) in &all {
+            text.line(format_args!("{name}{{{label}}} {}", value(report)));
+        }
+    }
+    let name = "corecast_stream_frame_age_seconds";
+    text.head(name, "histogram", "Age of the oldest tag of each flush of a player of a stream.");
+    for (label, report) in &all {
+        text.histogram(name, label, &report.age);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of more streams than have figures of their own, the rest is one; names cannot break a line.
+    #[test]
+    fn streams_are_bounded() {
+        let stream = |key: &str, players| StreamReport { key: key.to_owned(), players, ..StreamReport::default() };
+        let streams = vec![stream("v/live/a\"\n", 3), stream("v/live/b", 7), stream("v/live/c", 1), stream("v/live/d", 2)];
+        let reports = [ShardReport { streams, ..ShardReport::default() }];
+        let exporter = Exporter { top_streams: 2, ..Exporter::default() };
+        let stats = [Arc::new(ShardStats::default())];
+        stats[0].age.note(4);
+        let seen = Seen { exporter: &exporter, stats: &stats, reports: &reports, connections: 1, cpu_load: 0.5, ids: ("a", "b") };
+        let text = write(&seen);
+        let players: Vec<&str> = text.lines().filter(|line| line.starts_with("corecast_stream_players{")).collect();
+        assert_eq!(
+            players,
+            [
+                "corecast_stream_players{stream=\"v/live/b\"} 7",
+                "corecast_stream_players{stream=\"v/live/a\\\"\\n\"} 3",
+                "corecast_stream_players{stream=\"\"} 3"
+            ]
+        );
+        for line in [
+            "corecast_frame_age_seconds_bucket{shard=\"0\",le=\"0.005\"} 1",
+            "corecast_frame_age_seconds_sum{shard=\"0\"} 0.004",
+            "corecast_refusals_total{reason=\"hook\"} 0",
+            "srs_streams 4",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What operators have of the server beside media: the API, metrics, the page, hooks, access rules.
+//!
+//! It runs on a thread of its own, beside the shards: they hand over connections that ask for anything but
+//! media, and answer calls about what they know between two rounds. Nothing here is on their way.
+
+pub mod access;
+mod api;
+mod assets;
+mod auth;
+mod connection;
+pub mod hooks;
+mod metrics;
+mod openapi;
+mod plane;
+mod report;
+mod system;
+
+pub use plane::{CONNECTIONS_MAX, start};
+pub use report::{AudioReport, ClientReport, PublishReport, ShardReport, StreamReport, VideoReport};
+
+use crate::{
+    config::{Config, Service},
+    stats::ShardStats,
+    tls,
+};
+use async_channel::{Receiver, Sender};
+use std::{net::SocketAddr, os::fd::OwnedFd, sync::Arc};
+
+/// An HTTP connection on its way between a shard and the control plane.
+#[derive(Debug)]
+pub struct Handed {
+    /// The socket.
+    pub descriptor: OwnedFd,
+    /// The real peer, where a proxy has named it.
+    pub peer: SocketAddr,
+    /// What its bytes are wrapped in.
+    pub tls: Option<Box<tls::Session>>,
+    /// Bytes read and not yet understood, out of their wrapping.
+    pub unread: Vec<u8>,
+    /// Where it came in.
+    pub service: Service,
+}
+
+/// What the control plane wants of a shard.
+#[derive(Debug)]
+pub enum Call {
+    /// The connection has asked for a live stream.
+    TakeBack(Box<Handed>),
+    /// What the shard knows of its streams and of itself.
+    Report(Sender<ShardReport>),
+    /// Clients from the `skip`th on, at most `count`, and how many there are.
+    Clients {
+        /// How many to leave out.
+        skip: usize,
+        /// How many to tell of.
+        count: usize,
+        /// The answer.
+        reply: Sender<(Vec<ClientReport>, usize)>,
+    },
+    /// One client, by its place.
+    Client {
+        /// Which.
+        token: u64,
+        /// The answer.
+        reply: Sender<Option<ClientReport>>,
+    },
+    /// Disconnect one client; tells whether it was there.
+    Kick {
+        /// Which.
+        token: u64,
+        /// The answer.
+        reply: Sender<bool>,
+    },
+}
+
+/// The server, as the control plane sees it.
+pub trait Server: Send + 'static {
+    /// The configuration of the moment.
+    fn config(&self) -> Arc<Config>;
+    /// Asks a shard.
+    fn call(&self, shard: usize, call: Call);
+    /// Every shard's counters.
+    fn stats(&self) -> &[Arc<ShardStats>];
+    /// Connections of all shards.
+    fn connections(&self) -> usize;
+    /// Asks for the configuration to be read anew; the answer is the number of changes, or the faults.
+    fn reload(&self) -> Receiver<Result<usize, String>>;
+    /// What tells this process from others: SRS's `server` and `service`.
+    fn ids(&self) -> (&str, &str);
+    /// The process's clock, in ms.
+    fn now_ms(&self) -> u64;
+}

@@ -1,0 +1,161 @@
+//! The API's description, from the types that it answers with.
+
+use super::api::model;
+use std::sync::OnceLock;
+use utoipa::OpenApi;
+
+/// What lies under `/api/v1/`, as `/api/v1/` lists it.
+pub(super) const NAMES: &[(&str, &str)] = &[
+    ("versions", "the version of this server"),
+    ("summaries", "the summary of process and machine"),
+    ("rusages", "what this process has used"),
+    ("self_proc_stats", "the stats of this process"),
+    ("system_proc_stats", "the stats of the machine's CPUs"),
+    ("meminfos", "the memory of the machine"),
+    ("features", "what this server can"),
+    ("requests", "what this request is"),
+    ("vhosts", "virtual hosts, or one by its id"),
+    ("streams", "streams, or one by its id"),
+    ("clients", "clients, or one by its id; DELETE disconnects it"),
+    ("shards", "load and flush interval of every core (ours)"),
+    ("raw", "rpc=raw tells what this may, rpc=reload reloads the configuration"),
+    ("openapi.json", "this description (ours)"),
+];
+
+macro_rules! paths {
+    ($($name:ident $path:literal $about:literal $answer:ident;)*) => {
+        $(
+            #[utoipa::path(get, path = $path, description = $about, responses(
+                (status = 200, description = "As asked", body = model::$answer),
+                (status = 401, description = "Who asks has not proved who it is", body = model::Failure),
+                (status = 403, description = "Not for who asks", body = model::Failure),
+                (status = 503, description = "A shard does not answer", body = model::Failure),
+            ))]
+            #[expect(dead_code, reason = "describes a path")]
+            fn $name() {}
+        )*
+    };
+}
+
+paths! {
+    root "/api/v1/" "What there is" Urls;
+    versions "/api/v1/versions" "Version" Versions;
+    summaries "/api/v1/summaries" "Process and machine" Figures;
+    rusages "/api/v1/rusages" "What this process has used" Figures;
+    self_proc_stats "/api/v1/self_proc_stats" "This process" Figures;
+    system_proc_stats "/api/v1/system_proc_stats" "The machine's CPUs" Figures;
+    meminfos "/api/v1/meminfos" "The machine's memory, in KiB" Figures;
+    features "/api/v1/features" "What this server can" Figures;
+    requests "/api/v1/requests" "This request" Figures;
+    vhosts "/api/v1/vhosts" "Virtual hosts" Vhosts;
+    shards "/api/v1/shards" "Cores" Shards;
+}
+
+macro_rules! lists {
+    ($($name:ident $path:literal $about:literal $answer:ident;)*) => {
+        $(
+            #[utoipa::path(get, path = $path, description = $about, params(
+                ("start" = Option<u32>, Query, description = "How many to leave out", maximum = 2_147_483_647),
+                ("count" = Option<u32>, Query, description = "How many to list, 10 unless given", maximum = 1000),
+            ), responses(
+                (status = 200, description = "As asked", body = model::$answer),
+                (status = 400, description = "start or count is no such number", body = model::Failure),
+                (status = 401, description = "Who asks has not proved who it is", body = model::Failure),
+                (status = 403, description = "Not for who asks", body = model::Failure),
+                (status = 503, description = "A shard does not answer", body = model::Failure),
+            ))]
+            #[expect(dead_code, reason = "describes a path")]
+            fn $name() {}
+        )*
+    };
+}
+
+lists! {
+    streams "/api/v1/streams" "Streams" Streams;
+    clients "/api/v1/clients" "Clients that publish or play" Clients;
+}
+
+macro_rules! ones {
+    ($($method:ident $name:ident $path:literal $about:literal $answer:ident;)*) => {
+        $(
+            #[utoipa::path($method, path = $path, description = $about, params(
+                ("id" = String, Path, description = "As the list has it"),
+            ), responses(
+                (status = 200, description = "As asked", body = model::$answer),
+                (status = 401, description = "Who asks has not proved who it is", body = model::Failure),
+                (status = 403, description = "Not for who asks", body = model::Failure),
+                (status = 404, description = "There is none", body = model::Failure),
+                (status = 503, description = "A shard does not answer", body = model::Failure),
+            ))]
+            #[expect(dead_code, reason = "describes a path")]
+            fn $name() {}
+        )*
+    };
+}
+
+ones! {
+    get vhost "/api/v1/vhosts/{id}" "One virtual host" OneVhost;
+    get stream "/api/v1/streams/{id}" "One stream" OneStream;
+    get client "/api/v1/clients/{id}" "One client" OneClient;
+    delete kick "/api/v1/clients/{id}" "Disconnects a client" Done;
+}
+
+#[utoipa::path(get, path = "/api/v1/raw", description = "What the raw API may, or a reload", params(
+    ("rpc" = String, Query, description = "raw or reload"),
+), responses(
+    (status = 200, description = "Done", body = model::Reloaded),
+    (status = 400, description = "rpc is neither", body = model::Failure),
+    (status = 401, description = "Who asks has not proved who it is", body = model::Failure),
+    (status = 403, description = "Switched off, or not for who asks", body = model::Failure),
+    (status = 422, description = "The configuration has faults", body = model::Failure),
+    (status = 503, description = "It takes long", body = model::Failure),
+))]
+#[expect(dead_code, reason = "describes a path")]
+fn raw() {}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "corecast", description = "SRS's HTTP API, and figures of ours."),
+    paths(
+        root, versions, summaries, rusages, self_proc_stats, system_proc_stats, meminfos, features, requests, vhosts,
+        shards, streams, clients, vhost, stream, client, kick, raw
+    ),
+    security((), ("basic" = []), ("token" = [])),
+    modifiers(&Schemes)
+)]
+struct Document;
+
+/// How one proves who one is.
+struct Schemes;
+
+impl utoipa::Modify for Schemes {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+        let components = document.components.get_or_insert_default();
+        for (name, scheme) in [("basic", HttpAuthScheme::Basic), ("token", HttpAuthScheme::Bearer)] {
+            components.add_security_scheme(name, SecurityScheme::Http(HttpBuilder::new().scheme(scheme).build()));
+        }
+    }
+}
+
+/// OpenAPI 3.1, as JSON.
+pub(super) fn document() -> String {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| Document::openapi().to_json().unwrap_or_default()).clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every name that the API lists is described.
+    #[test]
+    fn all_paths_are_described() {
+        let document: serde_json::Value = serde_json::from_str(&document()).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        for (name, _) in NAMES.iter().filter(|(name, _)| *name != "openapi.json") {
+            assert!(paths.contains_key(&format!("/api/v1/{name}")), "{name}");
+        }
+        assert!(document["components"]["schemas"]["Stream"]["properties"]["tcUrl"].is_object());
+    }
+}

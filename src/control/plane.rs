@@ -1,0 +1,180 @@
+//! The control plane's thread: takes connections from the shards, and gives live ones back.
+
+use super::{
+    Call, Handed, Server, api,
+    connection::{End, Gate, Shared},
+};
+use crate::{
+    config::Service,
+    cores,
+    net::{KeepAwake, Receiver},
+    proto::http::{Head, plain_response},
+};
+use async_channel::Sender;
+use bytes::Bytes;
+use futures_lite::future;
+use glommio::{spawn_local, timer::Timer};
+use http_body_util::Full;
+use hyper::{
+    Request, Response,
+    body::{Body, Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    future::poll_fn,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+/// Most connections that the page, the API and the exporter have at once; they are not among `max_connections`,
+/// so that operators see a server that is full.
+pub const CONNECTIONS_MAX: usize = 256;
+
+/// Starts the thread; connections are sent to it.
+///
+/// # Errors
+/// No thread or no io_uring.
+pub fn start(server: impl Server) -> std::io::Result<Sender<Handed>> {
+    let (give, take) = async_channel::bounded::<Handed>(CONNECTIONS_MAX);
+    let main = move || async move {
+        let _awake = KeepAwake::start();
+        let plane = Rc::new(Plane { api: api::Api::new(Box::new(server)), connections: Cell::new(0), next: Cell::new(0) });
+        while let Ok(handed) = take.recv().await {
+            if plane.connections.get() < CONNECTIONS_MAX {
+                plane.connections.set(plane.connections.get() + 1);
+                spawn_local(serve(Rc::clone(&plane), handed)).detach();
+            } else {
+                tracing::warn!(peer = %handed.peer, "closed: {CONNECTIONS_MAX} connections for the page and the API");
+            }
+        }
+    };
+    cores::spawn_unpinned("control", main).map_err(|error| std::io::Error::other(error.to_string()))?;
+    Ok(give)
+}
+
+struct Plane {
+    api: api::Api,
+    connections: Cell<usize>,
+    /// The shard that the next live connection goes to.
+    next: Cell<usize>,
+}
+
+async fn serve(plane: Rc<Plane>, handed: Handed) {
+    let Handed { descriptor, peer, tls, unread, service } = handed;
+    let receiver = Receiver::adopt(descriptor, peer);
+    let looking = Rc::clone(&plane);
+    let is_live = move |head: &Head| {
+        let config = looking.api.config();
+        service == Service::Http && head.is_plain_get() && config.live_stream(&head.vhost(), &head.path).is_some()
+    };
+    let gate = Gate::new(receiver, tls, unread, is_live);
+    let shared = gate.shared();
+    let (asking, answering) = (Rc::clone(&plane), Rc::clone(&shared));
+    let answer = service_fn(move |request| Box::pin(respond(Rc::clone(&asking), Rc::clone(&answering), service, peer, request)));
+    let mut http = http1::Builder::new().half_close(false).max_buf_size(64 << 10).serve_connection(gate, answer);
+    let served = poll_fn(|cx| http.poll_without_shutdown(cx));
+    let late = watch(Rc::clone(&shared));
+    let in_time = future::or(async { served.await.is_ok() }, async {
+        late.await;
+        false
+    })
+    .await;
+    plane.connections.set(plane.connections.get() - 1);
+    let gate = http.into_parts().io;
+    match shared.end() {
+        End::Live if in_time => {
+            let Ok(descriptor) = gate.receiver.duplicate() else { return gate.receiver.shutdown() };
+            let handed = Handed { descriptor, peer, tls: gate.tls, unread: gate.unread, service };
+            let shard = plane.next.get() % plane.api.shards();
+            plane.next.set(shard + 1);
+            plane.api.call(shard, Call::TakeBack(Box::new(handed)));
+        }
+        End::Refused(error) if in_time => refuse(gate.receiver, gate.tls, error.status(), &error.to_string()).await,
+        End::Body if in_time => {
+            let text = "send no body, or a short one with its length";
+            refuse(gate.receiver, gate.tls, "413 Content Too Large", text).await;
+        }
+        End::Live | End::Refused(_) | End::Body | End::Closed => gate.receiver.shutdown(),
+    }
+}
+
+/// Says why, and closes.
+async fn refuse(mut receiver: Receiver, tls: Option<Box<crate::tls::Session>>, status: &str, text: &str) {
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+    let mut bytes = plain_response(status, text, false, &date, "");
+    if let Some(mut tls) = tls {
+        bytes = tls.wrap(&[std::io::IoSlice::new(&bytes)]);
+    }
+    let send = async {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match poll_fn(|cx| receiver.poll_write(cx, &bytes[sent..])).await {
+                Ok(now) if now > 0 => sent += now,
+                Ok(_) | Err(_) => return,
+            }
+        }
+    };
+    let late = async {
+        Timer::new(Duration::from_secs(1)).await;
+    };
+    future::or(send, late).await;
+    receiver.shutdown();
+}
+
+/// Ready when the connection is late with something.
+async fn watch(shared: Rc<Shared>) {
+    loop {
+        let left = shared.deadline().saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        Timer::new(left.min(Duration::from_secs(5))).await;
+    }
+}
+
+async fn respond(
+    plane: Rc<Plane>,
+    shared: Rc<Shared>,
+    service: Service,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Infallible> {
+    let (head, _) = request.into_parts();
+    let response = plane.api.respond(service, peer, &head).await;
+    Ok(response.map(|body| Answer { body, shared }))
+}
+
+/// A body that says when it has been taken.
+struct Answer {
+    body: Full<Bytes>,
+    shared: Rc<Shared>,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.shared.answered();
+    }
+}

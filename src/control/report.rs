@@ -1,0 +1,121 @@
+//! What shards tell of themselves.
+
+use crate::stats::Histogram;
+
+/// What one shard knows.
+#[derive(Clone, Debug, Default)]
+pub struct ShardReport {
+    /// Its streams, published or played there.
+    pub streams: Vec<StreamReport>,
+    /// Bytes of media in its logs.
+    pub log_bytes: u64,
+    /// Sends in the kernel.
+    pub sends_in_flight: u64,
+    /// Entries that wait in its fullest ring to another shard.
+    pub ring_entries: u64,
+    /// Connections.
+    pub connections: u64,
+}
+
+/// One stream on one shard.
+#[derive(Clone, Debug, Default)]
+pub struct StreamReport {
+    /// `vhost/app/stream`.
+    pub key: String,
+    /// Who publishes it, if that is on this shard.
+    pub publish: Option<PublishReport>,
+    /// Players on this shard.
+    pub players: u64,
+    /// Bytes sent to them.
+    pub sent_bytes: u64,
+    /// The same per second, over 30 s, in kbit/s.
+    pub sent_kbps: u64,
+    /// Times that one of them was moved to a newer keyframe.
+    pub skips: u64,
+    /// Flush interval in ms.
+    pub flush_ms: u64,
+    /// Age of the oldest tag in each flush of a player, in ms.
+    pub age: Histogram,
+}
+
+/// A publish.
+#[derive(Clone, Debug, Default)]
+pub struct PublishReport {
+    /// Its client.
+    pub client_id: String,
+    /// As its `connect` said.
+    pub tc_url: String,
+    /// Since when, in ms of the process's clock.
+    pub started_ms: u64,
+    /// Video tags.
+    pub frames: u64,
+    /// Bytes of media.
+    pub received_bytes: u64,
+    /// The same per second, over 30 s, in kbit/s.
+    pub received_kbps: u64,
+    /// As its sequence header says.
+    pub video: Option<VideoReport>,
+    /// As its sequence header says.
+    pub audio: Option<AudioReport>,
+}
+
+/// A video track.
+#[derive(Clone, Debug, Default)]
+pub struct VideoReport {
+    /// In SRS's spelling, `H264` for example.
+    pub codec: String,
+    /// `High` for example; empty if not known.
+    pub profile: String,
+    /// `3.1` for example; empty if not known.
+    pub level: String,
+    /// Pixels; 0 if not known.
+    pub width: u32,
+    /// Pixels; 0 if not known.
+    pub height: u32,
+}
+
+/// An audio track.
+#[derive(Clone, Debug, Default)]
+pub struct AudioReport {
+    /// In SRS's spelling, `AAC` for example.
+    pub codec: String,
+    /// Hz; 0 if not known.
+    pub sample_rate: u32,
+    /// 0 if not known.
+    pub channels: u8,
+    /// `LC` for example; empty if not known.
+    pub profile: String,
+}
+
+/// A connection that publishes or plays.
+#[derive(Clone, Debug, Default)]
+pub struct ClientReport {
+    /// By which it is known outside.
+    pub id: String,
+    /// `vhost/app/stream`.
+    pub key: String,
+    /// Its address.
+    pub ip: String,
+    /// As it said.
+    pub tc_url: String,
+    /// As it said.
+    pub page_url: String,
+    /// In SRS's words, `rtmp-play` for example.
+    pub kind: &'static str,
+    /// Whether it publishes.
+    pub publish: bool,
+    /// Since when it is connected, in ms.
+    pub alive_ms: u64,
+    /// In all.
+    pub sent_bytes: u64,
+    /// In all.
+    pub received_bytes: u64,
+    /// Over 30 s.
+    pub sent_kbps: u64,
+    /// Over 30 s.
+    pub received_kbps: u64,
+    /// Times that it was moved to a newer keyframe.
+    pub skips: u64,
+    /// How long the next tag for it has been waiting, in ms.
+    pub lag_ms: u64,
+}

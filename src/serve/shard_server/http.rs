@@ -1,0 +1,215 @@
+//! HTTP connections: requests for live streams, and what their senders say while they play.
+
+use super::{
+    CloseReason, Outcome, ShardServer,
+    access::{Access, Found, Wish},
+    member,
+    peer::Connection,
+    stream_settings,
+};
+use crate::{
+    config::Action,
+    proto::http::websocket::{self, Said, WebSocketError},
+    serve::{
+        http::{HttpSession, LiveRequest, Request, State, flv::FlvWire},
+        play::{Play, Wire},
+        session::Session,
+    },
+};
+
+/// A WebSocket that has said nothing for so long is asked whether it is there, in ms.
+const PING_AFTER_MS: u64 = 25_000;
+
+impl ShardServer {
+    /// Takes in what an HTTP client sends, and does what it asks for.
+    pub(super) fn receive_http(&mut self, id: usize, connection: &mut Connection, bytes: &[u8]) -> Outcome {
+        let now_ms = self.shared.now_ms();
+        let Session::Http(http) = &mut connection.session else { return Outcome::Continue };
+        let first = http.input.is_empty();
+        http.input.extend_from_slice(bytes);
+        if http.websocket.is_some() {
+            return self.receive_frames(connection);
+        }
+        if first {
+            // A head must be whole in time from its first byte on.
+            connection.heard_ms = now_ms;
+        }
+        let mut next = Outcome::Continue;
+        loop {
+            let Session::Http(http) = &mut connection.session else { return Outcome::Continue };
+            if !matches!(http.state, State::Head) || connection.leaving.is_some() {
+                return if http.is_overrun() { Outcome::Close(CloseReason::TooMuchUnread) } else { next };
+            }
+            let config = self.shared.config();
+            let live = match http.next_request(&config) {
+                Ok(Request::Incomplete) => return next,
+                Ok(Request::Other) => return Outcome::HandOver,
+                Ok(Request::Live(live)) => live,
+                Err(error) => {
+                    http.keep_alive = false;
+                    http.respond(error.status(), &error.to_string());
+                    return Outcome::Close(CloseReason::Http(error));
+                }
+            };
+            connection.handshaken = true;
+            connection.heard_ms = now_ms;
+            match self.want_live(id, connection, live) {
+                Outcome::Continue => {}
+                Outcome::SetNodelay(nodelay) => next = Outcome::SetNodelay(nodelay),
+                other => return other,
+            }
+        }
+    }
+
+    fn want_live(&mut self, id: usize, connection: &mut Connection, live: Box<LiveRequest>) -> Outcome {
+        let found = Found {
+            key: live.address.key(&live.vhost.name),
+            vhost: live.vhost.clone(),
+            address: live.address.clone(),
+        };
+        let refused = match self.access(id, connection, Action::Play, &found) {
+            Access::Granted => None,
+            Access::Refused(why) => Some(why),
+            Access::Ask(event) => {
+                if let Session::Http(http) = &mut connection.session {
+                    http.state = State::Asked;
+                }
+                connection.asking = true;
+                return Outcome::Ask { wish: Wish::Live(live), event, unread: Vec::new() };
+            }
+        };
+        self.resume_live(id, connection, live, refused)
+    }
+
+    /// Plays, or says why not.
+    pub(super) fn resume_live(
+        &mut self,
+        id: usize,
+        connection: &mut Connection,
+        live: Box<LiveRequest>,
+        refused: Option<String>,
+    ) -> Outcome {
+        let now_ms = self.shared.now_ms();
+        let LiveRequest { vhost, address, framing, head_only, opening, .. } = *live;
+        let key = address.key(&vhost.name);
+        if let Some(why) = refused {
+            tracing::debug!(peer = %connection.named(), stream = %key, "403: {why}");
+            self.stats.refused_by_rule.add(1);
+            return respond(connection, "403 Forbidden", &why);
+        }
+        #[cfg(test)]
+        assert!(!key.ends_with("/panic"), "a test asked for a panic");
+        let settings = stream_settings(&vhost);
+        let nodelay = vhost.tcp_nodelay;
+        let until_ms = now_ms + 1000 * u64::from(vhost.http_remux.wait_stream_s);
+        let found = Found { key, vhost: vhost.clone(), address };
+        let on_stop = self.hook_event(id, connection, "on_stop", &vhost.hooks.on_stop, &found);
+        let stream = self.relay.open(&found.key, settings);
+        let Some(opened) = self.relay.stream_mut(stream) else { return Outcome::Continue };
+        let subscription = opened.replica.subscribe();
+        opened.replica.schedule.add(member(id, 0), opened.replica.holds_from(&subscription));
+        let wire = Wire::Flv(Box::new(FlvWire::new(framing, opening, vhost, head_only)));
+        let mut play = Play::new(0, stream, subscription, wire);
+        play.on_stop = on_stop;
+        connection.plays.push(play);
+        if let Session::Http(http) = &mut connection.session {
+            http.state = State::Waiting(until_ms);
+        }
+        self.stats.players.add(1);
+        tracing::debug!(peer = %connection.named(), stream = %found.key, ?framing, "play");
+        // The shard's loop learns of the stream's flush times.
+        self.relay.wakers()[self.relay.me()].wake();
+        Outcome::SetNodelay(nodelay)
+    }
+
+    /// A WebSocket's client has said something.
+    fn receive_frames(&mut self, connection: &mut Connection) -> Outcome {
+        let now_ms = self.shared.now_ms();
+        let Session::Http(http) = &mut connection.session else { return Outcome::Continue };
+        let HttpSession { input, websocket: Some(reader), output, pinged, position, .. } = &mut **http else {
+            return Outcome::Continue;
+        };
+        let mut rest = &input[..];
+        let mut ended: Option<Result<(), WebSocketError>> = None;
+        loop {
+            match reader.read(&mut rest) {
+                Ok(None) => break,
+                Ok(Some(said)) => {
+                    connection.heard_ms = now_ms;
+                    *pinged = false;
+                    match said {
+                        Said::Ping(payload) => output.extend_from_slice(&websocket::pong(&payload)),
+                        Said::Pong | Said::Data => {}
+                        Said::Close => {
+                            ended = Some(Ok(()));
+                            break;
+                        }
+                    }
+                }
+                Err(error) => {
+                    ended = Some(Err(error));
+                    break;
+                }
+            }
+        }
+        let left = rest.len();
+        *position += (input.len() - left) as u64;
+        input.drain(..input.len() - left);
+        match ended {
+            None if http.is_overrun() => Outcome::Close(CloseReason::TooMuchUnread),
+            None => Outcome::Continue,
+            // A close frame would stand in the middle of a message only if a send could end there: none does.
+            Some(Ok(())) => {
+                http.output.extend_from_slice(&websocket::close(1000));
+                connection.leaving = Some(CloseReason::PeerClosed);
+                Outcome::Continue
+            }
+            Some(Err(error)) => {
+                http.output.extend_from_slice(&websocket::close(error.code()));
+                connection.leaving = Some(CloseReason::WebSocket(error));
+                Outcome::Continue
+            }
+        }
+    }
+
+    /// The answer to a request whose stream is not there, once that is sure and has been waited out; `true` if
+    /// it is given.
+    pub(super) fn answer_missing(&self, connection: &mut Connection, now_ms: u64) -> bool {
+        let Session::Http(http) = &mut connection.session else { return false };
+        let State::Waiting(until_ms) = http.state else { return false };
+        let missing = connection.plays.iter().any(|play| self.relay.is_absent(play.stream));
+        // A stream that is there and has no picture yet is waited for as long as one that is silent may last.
+        let late = now_ms >= until_ms + if missing { 0 } else { super::peer::IO_MS_MAX };
+        if !late {
+            return false;
+        }
+        http.websocket = None;
+        http.respond("404 Not Found", "nobody publishes this stream");
+        true
+    }
+
+    /// Asks WebSockets that have been silent for long whether they are there; says who has something to send
+    /// or to be told.
+    pub(super) fn look_over_http(connection: &mut Connection, now_ms: u64) -> bool {
+        let Session::Http(http) = &mut connection.session else { return false };
+        if http.websocket.is_some() && !http.pinged && now_ms >= connection.heard_ms + PING_AFTER_MS {
+            http.pinged = true;
+            http.output.extend_from_slice(&websocket::ping());
+            return true;
+        }
+        matches!(http.state, State::Waiting(until_ms) if now_ms >= until_ms)
+    }
+}
+
+/// Answers without media; the connection goes on if it may.
+fn respond(connection: &mut Connection, status: &str, text: &str) -> Outcome {
+    if let Session::Http(http) = &mut connection.session {
+        http.state = State::Head;
+        http.websocket = None;
+        http.respond(status, text);
+        if !http.keep_alive {
+            connection.leaving = Some(CloseReason::ResponseEnded);
+        }
+    }
+    Outcome::Continue
+}
