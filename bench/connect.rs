@@ -1,7 +1,8 @@
 //! Connections, to loopback from many addresses so that ports suffice.
 
+use crate::scenario::Url;
 use anyhow::Context;
-use corecast::{net::Receiver, proto::rtmp::url::RtmpUrl};
+use corecast::net::Receiver;
 use glommio::timer::Timer;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
@@ -19,11 +20,11 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// often.
 const CONNECT_POLL: Duration = Duration::from_millis(1);
 
-/// The address of an RTMP URL.
-pub(crate) fn resolve(url: &RtmpUrl) -> anyhow::Result<SocketAddr> {
-    let name = (url.host.as_str(), url.port);
-    let mut addresses = name.to_socket_addrs().with_context(|| format!("{}:{}", url.host, url.port))?;
-    addresses.next().with_context(|| format!("{} has no address", url.host))
+/// The address of a URL.
+pub(crate) fn resolve(url: &Url) -> anyhow::Result<SocketAddr> {
+    let (host, port) = url.host();
+    let mut addresses = (host, port).to_socket_addrs().with_context(|| format!("{host}:{port}"))?;
+    addresses.next().with_context(|| format!("{host} has no address"))
 }
 
 /// Connects connection number `index` from within an executor; to loopback from 127.1.x.y.

@@ -5,6 +5,7 @@ mod check;
 mod clock;
 mod connect;
 mod executor;
+mod flv;
 mod floor;
 mod options;
 mod player;
@@ -76,7 +77,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         Command::Churn(churn) => measure("churn", churn.scenario(), options),
         Command::Mixed(mixed) => {
             let name = mixed.scenario.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            measure(&name, Scenario::read(&mixed.scenario, &mixed.url)?, options)
+            measure(&name, Scenario::read(&mixed.scenario, &mixed.url, &mixed.http)?, options)
         }
         Command::Floor(floor) => floor::run(floor),
         Command::Compare(compare) => compare::run(compare).map(|()| true),

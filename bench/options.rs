@@ -42,7 +42,8 @@ pub(crate) struct Play {
     /// Players
     #[arg(short = 'c', default_value_t = 1)]
     clients: usize,
-    /// URL, rtmp or rtmps; {i} becomes the player's number modulo --streams
+    /// URL: rtmp or rtmps, or http, https, ws or wss with a path that ends in .flv; {i} becomes the player's
+    /// number modulo --streams
     #[arg(short = 'r')]
     url: String,
     /// Streams that {i} counts over
@@ -156,6 +157,9 @@ pub(crate) struct Mixed {
     /// The server, such as rtmp://localhost:1935; the scenario has the streams
     #[arg(short = 'r')]
     pub(crate) url: String,
+    /// The same for streams that end in .flv, such as http://localhost:8080 or ws://localhost:8080
+    #[arg(long, default_value = "http://localhost:8080", value_name = "URL")]
+    pub(crate) http: String,
 }
 
 /// A group of players with nothing special about it.

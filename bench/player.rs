@@ -4,7 +4,8 @@ use crate::{
     check::{Checker, Faults},
     clock, connect,
     executor::{Group, Load, TAIL, micros},
-    scenario::{self, Players},
+    flv::{FlvSession, ResponseError},
+    scenario::{self, Players, Url},
     transport::Transport,
 };
 use corecast::proto::{
@@ -128,6 +129,32 @@ async fn run(load: Rc<Load>, at: usize, index: usize) {
     }
 }
 
+/// What a player speaks.
+enum Session {
+    Rtmp(Box<ClientSession>),
+    Flv(FlvSession),
+}
+
+impl Session {
+    fn take_output(&mut self) -> Vec<u8> {
+        match self {
+            Self::Rtmp(session) => session.take_output(),
+            Self::Flv(session) => session.take_output(),
+        }
+    }
+}
+
+impl From<ResponseError> for Failure {
+    fn from(error: ResponseError) -> Self {
+        match error {
+            ResponseError::Refused(status) => Self::Refused(status),
+            ResponseError::Malformed | ResponseError::Flv(_) | ResponseError::Ended => {
+                Self::Garbage(error.to_string())
+            }
+        }
+    }
+}
+
 /// Why a player's life ended.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -139,7 +166,7 @@ enum Failure {
     ClosedBefore(io::ErrorKind),
     #[error("closed while it played ({0})")]
     ClosedWhile(io::ErrorKind),
-    #[error("not RTMP: {0}")]
+    #[error("not as it should be: {0}")]
     Garbage(String),
     #[error("refused: {0}")]
     Refused(String),
@@ -153,13 +180,16 @@ async fn live(load: &Load, group: &Group, player: &Player, index: usize) -> Resu
     let spec = &group.spec;
     let template = spec.url.replace("{i}", &player.stream.to_string());
     let Ok(url) = scenario::parse(&template) else { return Err(Failure::Refused("a bad URL".to_owned())) };
-    let tls = scenario::is_tls(&template).then_some(&*url.host);
+    let tls = scenario::is_tls(&template).then_some(url.host().0);
     let mut transport = Transport::new(receiver, tls).map_err(|error| Failure::Tls(error.to_string()))?;
     if spec.raw {
         player.start(group, None);
         return drop_all(load, player, spec, &mut transport).await;
     }
-    let mut session = ClientSession::start(url, Role::Play, Scheme::Simple, index as u64);
+    let mut session = match url {
+        Url::Rtmp(url) => Session::Rtmp(Box::new(ClientSession::start(url, Role::Play, Scheme::Simple, index as u64))),
+        Url::Flv(url) => Session::Flv(FlvSession::start(&url)),
+    };
     transport.send(&session.take_output()).map_err(|error| player.closed(error))?;
     loop {
         let most = spec.read_bytes_per_s.map_or(usize::MAX, read_at_most);
@@ -228,10 +258,23 @@ fn take(
     load: &Load,
     group: &Group,
     player: &Player,
-    session: &mut ClientSession,
+    session: &mut Session,
     mut input: &[u8],
 ) -> Result<(), Failure> {
     player.count(load, input.len());
+    let session = match session {
+        Session::Rtmp(session) => session,
+        Session::Flv(session) => {
+            while let Some(tag) = session.next_tag(&mut input)? {
+                player.play(group);
+                player.tag(load, group, &tag);
+            }
+            if session.is_playing() {
+                player.play(group);
+            }
+            return Ok(());
+        }
+    };
     loop {
         let event = session.next_event(&mut input).map_err(|error| Failure::Garbage(kind_of(&error.to_string())))?;
         match event {

@@ -123,7 +123,7 @@ async fn open(spec: &Publishers, index: usize, first: usize, server: SocketAddr)
     let receiver =
         connect::connect(first + index, server).await.map_err(|error| anyhow::anyhow!("connect: {}", error.kind()))?;
     let template = spec.url.replace("{i}", &index.to_string());
-    let url = scenario::parse(&template)?;
+    let url = scenario::parse_rtmp(&template)?;
     let tls = scenario::is_tls(&template).then(|| url.host.clone());
     let mut transport = Transport::new(receiver, tls.as_deref())?;
     let mut session = ClientSession::start(url, Role::Publish, Scheme::Simple, index as u64);

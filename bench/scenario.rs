@@ -4,7 +4,10 @@
 use anyhow::{Context, bail};
 use corecast::{
     net,
-    proto::rtmp::url::{RtmpUrl, UrlError},
+    proto::{
+        http::HttpUrl,
+        rtmp::url::{RtmpUrl, UrlError},
+    },
 };
 use serde::Deserialize;
 use std::{fs, path::Path};
@@ -97,13 +100,15 @@ fn one() -> usize {
 }
 
 impl Scenario {
-    /// Reads a scenario file; its streams are under `base`, such as `rtmp://localhost`.
-    pub(crate) fn read(path: &Path, base: &str) -> anyhow::Result<Self> {
+    /// Reads a scenario file; its streams are under `base`, such as `rtmp://localhost`, and those that end in
+    /// `.flv` under `http`.
+    pub(crate) fn read(path: &Path, base: &str, http: &str) -> anyhow::Result<Self> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let mut scenario: Self = toml::from_str(&text).with_context(|| path.display().to_string())?;
-        let base = base.trim_end_matches('/');
+        let (base, http) = (base.trim_end_matches('/'), http.trim_end_matches('/'));
         let urls = scenario.publishers.iter_mut().map(|group| &mut group.url);
         for url in urls.chain(scenario.players.iter_mut().map(|group| &mut group.url)) {
+            let base = if url.ends_with(".flv") { http } else { base };
             *url = format!("{base}/{}", url.trim_start_matches('/'));
         }
         Ok(scenario)
@@ -135,13 +140,14 @@ impl Scenario {
         let urls = self.publishers.iter().map(|group| (&group.url, group.count));
         for (url, count) in urls.chain(self.players.iter().map(|group| (&group.url, group.count))) {
             let url = parse(url)?;
-            let loopback = matches!(&*url.host, "localhost" | "127.0.0.1");
+            let host = url.host().0;
+            let loopback = matches!(host, "localhost" | "127.0.0.1");
             let ports = ports();
             if !loopback && count > ports || loopback && count > LOOPBACK_CONNECTIONS_MAX {
                 bail!(
                     "{count} connections to {} need as many local ports and there are {ports}: widen \
                      net.ipv4.ip_local_port_range, or run from several addresses",
-                    url.host
+                    host
                 );
             }
         }
@@ -155,8 +161,34 @@ impl Scenario {
     }
 }
 
-/// A URL of a scenario, {i} and all; `rtmps` is `rtmp` here.
-pub(crate) fn parse(url: &str) -> anyhow::Result<RtmpUrl> {
+/// Where a URL leads, and in which protocol.
+#[derive(Clone, Debug)]
+pub(crate) enum Url {
+    /// `rtmps` too.
+    Rtmp(RtmpUrl),
+    /// HTTP-FLV or WebSocket-FLV.
+    Flv(HttpUrl),
+}
+
+impl Url {
+    pub(crate) fn host(&self) -> (&str, u16) {
+        match self {
+            Self::Rtmp(url) => (&url.host, url.port),
+            Self::Flv(url) => (&url.host, url.port),
+        }
+    }
+}
+
+/// A URL of a scenario, {i} and all.
+pub(crate) fn parse(url: &str) -> anyhow::Result<Url> {
+    if let Some(http) = HttpUrl::parse(url) {
+        return Ok(Url::Flv(http));
+    }
+    parse_rtmp(url).map(Url::Rtmp)
+}
+
+/// The same for those that publish; `rtmps` is `rtmp` here.
+pub(crate) fn parse_rtmp(url: &str) -> anyhow::Result<RtmpUrl> {
     let plain = match url.strip_prefix("rtmps://") {
         Some(rest) => with_port(rest),
         None => url.to_owned(),
@@ -174,7 +206,7 @@ fn with_port(rest: &str) -> String {
 
 /// Whether a URL wants TLS.
 pub(crate) fn is_tls(url: &str) -> bool {
-    url.starts_with("rtmps://")
+    ["rtmps://", "https://", "wss://"].iter().any(|scheme| url.starts_with(scheme))
 }
 
 /// How many local ports there are for one address.
@@ -195,7 +227,7 @@ mod tests {
         let mut read = 0;
         for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
             if entry.extension().is_some_and(|extension| extension == "toml") {
-                Scenario::read(&entry, "rtmp://localhost").unwrap().check(true).unwrap();
+                Scenario::read(&entry, "rtmp://localhost", "http://localhost:8080").unwrap().check(true).unwrap();
                 read += 1;
             }
         }
@@ -204,9 +236,11 @@ mod tests {
 
     #[test]
     fn rtmps_has_a_port_of_its_own() {
-        assert_eq!(parse("rtmps://host/live/s").unwrap().port, 443);
-        assert_eq!(parse("rtmps://[::1]:1443/live/s").unwrap().port, 1443);
-        assert_eq!(parse("rtmp://host/live/s").unwrap().port, 1935);
-        assert!(parse("http://host/live/s").is_err());
+        let port = |url: &str| parse(url).unwrap().host().1;
+        assert_eq!(port("rtmps://host/live/s"), 443);
+        assert_eq!(port("rtmps://[::1]:1443/live/s"), 1443);
+        assert_eq!(port("rtmp://host/live/s"), 1935);
+        assert_eq!((port("http://host/live/s.flv"), port("wss://host:8088/live/s.flv")), (80, 8088));
+        assert!(parse_rtmp("http://host/live/s").is_err() && parse("ftp://host/live/s").is_err());
     }
 }

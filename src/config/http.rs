@@ -15,6 +15,13 @@ pub struct HttpServer {
     pub tls: Option<tls::Acceptor>,
 }
 
+impl HttpServer {
+    /// Whether it listens anywhere.
+    pub fn enabled(&self) -> bool {
+        !self.listen.is_empty()
+    }
+}
+
 /// The `http_api` section; answers nowhere unless enabled.
 #[derive(Clone, Debug, Default)]
 pub struct HttpApi {

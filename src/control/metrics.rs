@@ -134,9 +134,9 @@ fn write_shards(text: &mut Text, seen: &Seen<'_>) {
     }
     let loads = seen.stats.iter().map(|stats| seconds(stats.busy_permille.value()));
     text.per_shard("corecast_shard_load", "gauge", "Load of the shard's core, 0 to 1.", loads);
-    let intervals = seen.stats.iter().map(|stats| seconds(stats.pace_ms.value()));
-    text.per_shard("corecast_flush_interval_seconds", "gauge", "Flush interval of mw_latency auto.", intervals);
     let reports = || seen.reports.iter();
+    let intervals = reports().map(|report| seconds(report.flush_ms));
+    text.per_shard("corecast_flush_interval_seconds", "gauge", "Flush interval of the mean player.", intervals);
     text.per_shard("corecast_connections", "gauge", "Connections.", reports().map(|report| report.connections));
     let in_flight = reports().map(|report| report.sends_in_flight);
     text.per_shard("corecast_sends_in_flight", "gauge", "Sends in the kernel.", in_flight);

@@ -15,6 +15,8 @@ pub struct ShardReport {
     pub ring_entries: u64,
     /// Connections.
     pub connections: u64,
+    /// Flush interval of the mean player, or of `mw_latency auto` where there is none, in ms.
+    pub flush_ms: u64,
 }
 
 /// One stream on one shard.

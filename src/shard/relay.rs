@@ -60,6 +60,8 @@ pub enum Message<M> {
         key: Arc<str>,
         /// The id given before.
         relay: RelayId,
+        /// What they have got.
+        sent: Box<Sent>,
     },
     /// From the home: somebody publishes.
     Begin {
@@ -257,7 +259,8 @@ impl<P, M> Relay<P, M> {
         self.by_key.remove(&stream.key);
         if let Some(relay) = stream.relay {
             let home = self.home_of(&stream.key);
-            self.mesh.send(home, Message::Unsubscribe { key: stream.key, relay });
+            let sent = Box::new(stream.sent);
+            self.mesh.send(home, Message::Unsubscribe { key: stream.key, relay, sent });
         }
     }
 
@@ -392,7 +395,7 @@ impl<P, M> Relay<P, M> {
         while let Some((from, message)) = self.mesh.receive() {
             match message {
                 Message::Subscribe { key, settings, relay } => self.subscribed(from, &key, settings, relay),
-                Message::Unsubscribe { key, relay } => self.unsubscribed(&key, relay),
+                Message::Unsubscribe { key, relay, sent } => self.unsubscribed(&key, relay, &sent),
                 Message::Begin { relay, snapshot } => self.on_replica(relay, changed, |replica| {
                     replica.begin(*snapshot);
                     // Its tags wait in the ring for this shard's tick.
@@ -481,8 +484,12 @@ impl<P, M> Relay<P, M> {
         stream.interested.push(Interest { shard, relay, gap: false });
     }
 
-    fn unsubscribed(&mut self, key: &str, relay: RelayId) {
+    fn unsubscribed(&mut self, key: &str, relay: RelayId, sent: &Sent) {
         if let Some(&id) = self.by_key.get(key) {
+            let total = &mut self.streams[id].sent;
+            total.bytes += sent.bytes;
+            total.skips += sent.skips;
+            total.age.add(&sent.age);
             self.streams[id].interested.retain(|interest| interest.relay != relay);
             self.release(id);
         }

@@ -6,7 +6,7 @@ use super::{
     Call, ClientReport, Server, ShardReport, StreamReport, access, assets, auth, metrics, openapi,
     system::{self, Sampler},
 };
-use crate::config::{Config, Service};
+use crate::config::{Config, Listen, Service};
 use async_channel::{Receiver, Sender};
 use bytes::Bytes;
 use futures_lite::future;
@@ -130,7 +130,7 @@ impl Api {
             (Some("self_proc_stats"), _) => ok(&Figures::new(ids, figures(self.sampler.self_stats()))),
             (Some("system_proc_stats"), _) => ok(&Figures::new(ids, figures(self.sampler.system_stats()))),
             (Some("meminfos"), _) => ok(&Figures::new(ids, figures(system::meminfos()))),
-            (Some("features"), _) => ok(&Figures::new(ids, features())),
+            (Some("features"), _) => ok(&Figures::new(ids, features(config))),
             (Some("requests"), _) => ok(&Figures::new(ids, request(head))),
             (Some("shards"), _) => ok(&Shards::new(ids, self.shard_list().await?)),
             (Some("vhosts"), None) => ok(&Vhosts::new(ids, self.vhosts(config).await?)),
@@ -196,10 +196,11 @@ impl Api {
     }
 
     async fn streams(&self) -> Result<Vec<Stream>, Wrong> {
+        let config = self.config();
         let since_1970_ms = system::unix_ms().saturating_sub(self.server.now_ms());
         let reports = self.reports().await?;
         let merged = merge(&reports);
-        Ok(merged.values().map(|(report, flush)| Stream::new(report, flush.clone(), since_1970_ms)).collect())
+        Ok(merged.values().map(|(report, flush)| Stream::new(report, flush.clone(), since_1970_ms, &config)).collect())
     }
 
     /// A page of clients, shard by shard, and how many there are.
@@ -243,7 +244,7 @@ impl Api {
                 shard,
                 #[expect(clippy::cast_precision_loss, reason = "0 to 1000")]
                 load: stats.busy_permille.value() as f64 / 1000.0,
-                flush_ms: stats.pace_ms.value(),
+                flush_ms: report.flush_ms,
                 connections: report.connections,
                 publishers: stats.publishers.value(),
                 players: stats.players.value(),
@@ -369,12 +370,24 @@ fn figures(mut figures: Map<String, Value>) -> Value {
     Value::Object(figures)
 }
 
-fn features() -> Value {
+fn features(config: &Config) -> Value {
     let on = ["ssl", "rtmps", "http_remux", "websocket_flv", "http_api", "http_hooks", "exporter", "enhanced_rtmp"];
     let off = ["hls", "hds", "dash", "dvr", "transcode", "ingest", "srt", "rtc", "caster", "forward", "edge"];
     let list = on.map(|name| (name, true)).into_iter().chain(off.map(|name| (name, false)));
     let features: Map<String, Value> = list.map(|(name, has)| (name.to_owned(), json!(has))).collect();
-    json!({ "options": "", "options2": "", "features": features })
+    let listen: Vec<Value> = config.endpoints().map(describe).collect();
+    json!({ "options": "", "options2": "", "features": features, "listen": listen })
+}
+
+/// An endpoint, for whoever makes URLs of it.
+fn describe(listen: &Listen) -> Value {
+    let service = match listen.service {
+        Service::Rtmp => "rtmp",
+        Service::Http => "http",
+        Service::Api => "api",
+        Service::Exporter => "exporter",
+    };
+    json!({ "service": service, "tls": listen.tls, "ip": listen.address.ip(), "port": listen.address.port() })
 }
 
 /// What a request was, for whoever wants to see it; not what it proves itself with.

@@ -1,6 +1,8 @@
 //! What the API says: SRS's JSON, and figures of ours beside.
 
 use crate::control::{AudioReport, ClientReport, StreamReport, VideoReport, access::stable_id};
+use crate::config::{Config, DEFAULT_VHOST};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -139,6 +141,8 @@ pub(in crate::control) struct Stream {
     pub(in crate::control) tc_url: String,
     /// `/app/stream`.
     pub(in crate::control) url: String,
+    /// Path and query of its HTTP-FLV on http_server's ports; null if there is none. Ours.
+    pub(in crate::control) flv: Option<String>,
     /// When the publish began, in ms since 1970; 0 if nobody publishes.
     pub(in crate::control) live_ms: u64,
     /// Publisher and players.
@@ -162,7 +166,12 @@ pub(in crate::control) struct Stream {
 
 impl Stream {
     /// `since_1970_ms` is when the process's clock was 0.
-    pub(in crate::control) fn new(report: &StreamReport, flush_ms: Vec<u64>, since_1970_ms: u64) -> Self {
+    pub(in crate::control) fn new(
+        report: &StreamReport,
+        flush_ms: Vec<u64>,
+        since_1970_ms: u64,
+        config: &Config,
+    ) -> Self {
         let (vhost, url) = report.key.split_once('/').unwrap_or((&report.key, ""));
         let (app, name) = url.rsplit_once('/').unwrap_or(("", url));
         let publish = report.publish.as_ref();
@@ -181,6 +190,7 @@ impl Stream {
             app: app.to_owned(),
             tc_url: publish.map_or_else(String::new, |publish| publish.tc_url.clone()),
             url: format!("/{url}"),
+            flv: flv_path(config, vhost, app, name),
             live_ms: publish.map_or(0, |publish| since_1970_ms + publish.started_ms),
             clients: report.players + u64::from(publish.is_some()),
             players: report.players,
@@ -207,6 +217,18 @@ impl Stream {
         }
     }
 }
+
+/// Where `http_remux` mounts a stream.
+fn flv_path(config: &Config, vhost: &str, app: &str, stream: &str) -> Option<String> {
+    let remux = &config.vhost_named(vhost)?.http_remux;
+    let encoded = |text: &str| utf8_percent_encode(text, NAME).to_string();
+    let path = remux.mount.replace("[app]", &encoded(app)).replace("[stream]", &encoded(stream));
+    let query = if vhost == DEFAULT_VHOST { String::new() } else { format!("?vhost={}", encoded(vhost)) };
+    (remux.enabled && config.http.enabled()).then(|| format!("{path}{query}"))
+}
+
+/// What stands in a path as it is (RFC 3986 §3.3), levels included.
+const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::control) struct Client {
@@ -271,7 +293,7 @@ pub(in crate::control) struct Shard {
     pub(in crate::control) shard: usize,
     /// Load of its core, 0 to 1.
     pub(in crate::control) load: f64,
-    /// Flush interval that `mw_latency auto` has here, in ms.
+    /// Flush interval of the mean player, or of `mw_latency auto` where there is none, in ms.
     pub(in crate::control) flush_ms: u64,
     pub(in crate::control) connections: u64,
     pub(in crate::control) publishers: u64,

@@ -1,1 +1,135 @@
+// The page: live streams, players, cores, commands to publish.
 
+import { showShards } from "/page/charts.js";
+import { obstacle, play } from "/page/player.js";
+
+const EVERY_MS = 2000;
+const at = (id) => document.getElementById(id);
+
+async function ask(path) {
+  const response = await fetch(path, { cache: "no-store" });
+  const answer = await response.json().catch(() => ({ message: response.statusText }));
+  if (!response.ok) throw new Error(answer.message || `status ${response.status}`);
+  return answer;
+}
+
+const rate = (kbps) => (kbps >= 10_000 ? `${(kbps / 1000).toFixed(1)} Mbit/s` : `${kbps} kbit/s`);
+
+function describeVideo(video) {
+  if (!video) return "none";
+  const size = video.width ? ` ${video.width}×${video.height}` : "";
+  return `${video.codec}${size} ${video.profile} ${video.level}`.trim();
+}
+
+function describeAudio(audio) {
+  if (!audio) return "none";
+  const hertz = audio.sample_rate ? ` ${audio.sample_rate / 1000} kHz` : "";
+  return `${audio.codec}${hertz}`;
+}
+
+/** A row per stream; rows stay, so that whoever is on a button stays there. */
+function showStreams(streams) {
+  const body = at("streams").tBodies[0];
+  const live = streams.filter((stream) => stream.publish.active);
+  const rows = new Map([...body.rows].map((row) => [row.dataset.id, row]));
+  for (const stream of live) {
+    const row = rows.get(stream.id) ?? newRow(stream, body);
+    rows.delete(stream.id);
+    const texts = [
+      stream.url.slice(1), describeVideo(stream.video), describeAudio(stream.audio),
+      rate(stream.kbps.recv_30s), rate(stream.kbps.send_30s), String(stream.players),
+    ];
+    texts.forEach((text, index) => { if (row.cells[index].textContent !== text) row.cells[index].textContent = text; });
+  }
+  rows.forEach((row) => row.remove());
+  at("streams").hidden = live.length === 0;
+  at("empty").hidden = live.length > 0;
+}
+
+function newRow(stream, body) {
+  const row = body.insertRow();
+  row.dataset.id = stream.id;
+  for (const name of ["", "Video", "Audio", "In", "Out", "Players", ""]) {
+    const cell = row.insertCell();
+    if (name) cell.dataset.name = name;
+    if (["In", "Out", "Players"].includes(name)) cell.className = "number";
+  }
+  const buttons = document.createElement("div");
+  buttons.className = "buttons";
+  for (const [how, text] of [["flv", "HTTP-FLV"], ["ws", "WebSocket"]]) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "play";
+    button.textContent = text;
+    button.setAttribute("aria-label", `Play ${stream.url.slice(1)} by ${text}`);
+    button.disabled = !stream.flv || obstacle() !== "";
+    button.title = stream.flv ? "" : "http_remux is off for this vhost";
+    button.addEventListener("click", () => play(stream.flv, how));
+    buttons.append(button);
+  }
+  row.cells[6].append(buttons);
+  return row;
+}
+
+function notice(text) {
+  at("notice").textContent = text;
+  at("notice").hidden = text === "";
+}
+
+async function refresh() {
+  try {
+    const [streams, shards] = await Promise.all([ask("/api/v1/streams?count=200"), ask("/api/v1/shards")]);
+    notice(obstacle());
+    showStreams(streams.streams);
+    showShards(shards.shards);
+    const { total } = streams;
+    at("state").textContent = `${total} ${total === 1 ? "stream" : "streams"}`;
+  } catch (error) {
+    notice(`No list of streams: ${error.message}`);
+    at("state").textContent = "";
+  }
+  setTimeout(refresh, EVERY_MS);
+}
+
+/** Commands with this host's name and the ports that the server has. */
+async function showCommands() {
+  let port = 1935;
+  try {
+    const [versions, features] = await Promise.all([ask("/api/v1/versions"), ask("/api/v1/features")]);
+    at("version").textContent = versions.data.version;
+    port = features.data.listen.find((listen) => listen.service === "rtmp" && !listen.tls)?.port || port;
+  } catch {
+    // The list says why the API does not answer.
+  }
+  const server = `rtmp://${location.hostname}${port === 1935 ? "" : `:${port}`}/live`;
+  at("ffmpeg").textContent = `ffmpeg -re -stream_loop -1 -i FILE -c copy -f flv ${server}/livestream`;
+  at("obs-server").textContent = server;
+  at("obs-key").textContent = "livestream";
+  at("ffplay").textContent = `ffplay ${location.origin}/live/livestream.flv`;
+}
+
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", async () => {
+    const text = at(button.dataset.copy).textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      // Without HTTPS there is no clipboard but on localhost: mark the text instead.
+      getSelection().selectAllChildren(at(button.dataset.copy));
+      button.textContent = "Marked";
+    }
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  });
+}
+
+at("open").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const why = obstacle();
+  if (why) return notice(why);
+  const [path, query] = at("path").value.split("?");
+  play(`${path.replace(/\.flv$/, "")}.flv${query ? `?${query}` : ""}`, at("how").value);
+});
+
+showCommands();
+refresh();

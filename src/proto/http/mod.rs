@@ -220,37 +220,46 @@ pub fn query_value(query: &str, name: &str) -> Option<String> {
     Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
 }
 
-/// An `http://` or `ws://` URL, as a client takes it.
+/// An `http://`, `https://`, `ws://` or `wss://` URL, as a client takes it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HttpUrl {
     /// Host and port as they stand.
     pub authority: String,
     /// Host name or address, without brackets.
     pub host: String,
-    /// 80 unless given.
+    /// 80, or 443 with TLS, unless given.
     pub port: u16,
     /// Path and query.
     pub target: String,
-    /// `ws://`.
+    /// `ws://` or `wss://`.
     pub websocket: bool,
+    /// `https://` or `wss://`.
+    pub tls: bool,
 }
 
 impl HttpUrl {
     /// Parses a URL; `None` if it is no such thing.
     pub fn parse(url: &str) -> Option<Self> {
-        let websocket = url.starts_with("ws://");
-        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("ws://"))?;
+        let (scheme, rest) = url.split_once("://")?;
+        let (websocket, tls) = match scheme {
+            "http" => (false, false),
+            "https" => (false, true),
+            "ws" => (true, false),
+            "wss" => (true, true),
+            _ => return None,
+        };
+        let usual = if tls { 443 } else { 80 };
         let slash = rest.find('/')?;
         let (authority, target) = rest.split_at(slash);
         let (host, port) = match authority.parse::<SocketAddr>() {
             Ok(address) => (address.ip().to_string(), address.port()),
             Err(_) => match authority.split_once(':') {
                 Some((host, port)) => (host.to_owned(), port.parse().ok()?),
-                None => (authority.to_owned(), 80),
+                None => (authority.to_owned(), usual),
             },
         };
         let (authority, target) = (authority.to_owned(), target.to_owned());
-        (!host.is_empty()).then_some(Self { authority, host, port, target, websocket })
+        (!host.is_empty()).then_some(Self { authority, host, port, target, websocket, tls })
     }
 }
 
@@ -325,6 +334,7 @@ mod tests {
         let url = HttpUrl::parse("http://[::1]:8080/live/a.flv?b=c").unwrap();
         assert_eq!((url.host.as_str(), url.port, url.target.as_str()), ("::1", 8080, "/live/a.flv?b=c"));
         assert!(HttpUrl::parse("ws://h/a").unwrap().websocket);
+        assert_eq!(HttpUrl::parse("wss://h/a").map(|url| (url.port, url.tls)), Some((443, true)));
         for bad in ["rtmp://h/a", "http://h", "http:///a", "http://h:port/a"] {
             assert_eq!(HttpUrl::parse(bad), None, "{bad}");
         }

@@ -83,7 +83,11 @@ impl ShardServer {
 
     fn report(&self) -> ShardReport {
         let streams = self.relay.streams().map(|(_, stream)| self.stream_report(stream));
+        let schedules = || self.relay.streams().map(|(_, stream)| &stream.replica.schedule);
+        let players: u64 = schedules().map(|schedule| schedule.len() as u64).sum();
+        let weighted: u64 = schedules().map(|schedule| schedule.len() as u64 * schedule.interval_ms()).sum();
         ShardReport {
+            flush_ms: weighted.checked_div(players).unwrap_or(self.stats.pace_ms.value()),
             streams: streams.chain(self.remote_publishes()).collect(),
             log_bytes: self.relay.streams().map(|(_, stream)| stream.replica.log().bytes() as u64).sum(),
             sends_in_flight: self.ring.in_flight() as u64,
