@@ -22,7 +22,7 @@ use std::{
 };
 
 /// What the server must survive unchanged: a real stream beside it, complete.
-fn beside_a_healthy_stream(server: &Server, hostile: impl FnOnce()) {
+pub(crate) fn beside_a_healthy_stream(server: &Server, hostile: impl FnOnce()) {
     if !have("ffmpeg") {
         return hostile();
     }
@@ -43,7 +43,7 @@ fn reset(socket: TcpStream) {
 }
 
 /// Memory and descriptors are where they were, `growth_kib` apart.
-fn unchanged(server: &Server, descriptors: usize, rss_kib: u64, growth_kib: u64) {
+pub(crate) fn unchanged(server: &Server, descriptors: usize, rss_kib: u64, growth_kib: u64) {
     eventually("descriptors as before", || (server.descriptors() <= descriptors).then_some(()));
     let now_kib = server.rss_kib();
     assert!(now_kib <= rss_kib + growth_kib, "RSS {rss_kib} KiB before, {now_kib} KiB after");

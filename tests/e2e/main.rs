@@ -4,13 +4,18 @@
 
 #![expect(clippy::expect_used, clippy::cast_possible_truncation, reason = "a test fails by a panic")]
 
+mod api;
 mod bad_input;
 mod clients;
 mod commands;
 mod conf;
+mod hooks;
+mod http_bad;
+mod http_flv;
 mod live;
 mod media;
 mod operation;
+mod page;
 mod peer;
 mod play;
 mod publish;
@@ -20,3 +25,4 @@ mod rtmps;
 mod server;
 mod stop;
 mod time;
+mod web;

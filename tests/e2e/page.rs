@@ -1,0 +1,60 @@
+//! The page, as a person uses it in Chromium.
+
+use crate::{
+    live::Live,
+    media::{Running, avc_only, avc_aac, bounded, have},
+    web::{Web, get, node_modules, request},
+};
+use serde_json::Value;
+use std::path::Path;
+
+/// Two streams are listed; the first plays by HTTP-FLV and the second by WebSocket, started from the keyboard:
+/// time advances, frames are decoded, nothing is wider than a phone, no fault is said.
+#[test]
+fn the_page_plays_in_a_browser() {
+    let Some(modules) = node_modules().filter(|_| have("node") && have("chromium") && have("ffmpeg")) else { return };
+    let web = Web::start("http_remux { enabled on; }");
+    let publish = |file: &Path, name: &str| {
+        let mut command = bounded("ffmpeg");
+        command.args(["-v", "error", "-re", "-stream_loop", "-1", "-i"]).arg(file);
+        Running::start(command.args(["-c", "copy", "-f", "flv", &web.server.url(&format!("/live/{name}"))]))
+    };
+    let publishers = [publish(&avc_aac(), "first"), publish(&avc_only(), "second")];
+    web.live("first");
+    web.live("second");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/play.mjs");
+    let mut node = bounded("node");
+    node.env("PAGE_MODULES", modules).arg(script).arg(format!("http://{}/", web.http()));
+    let said = Running::start(&mut node).success();
+    let said: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!((&said["rows"][0][0], &said["rows"][1][0]), (&"live/first".into(), &"live/second".into()), "{said}");
+    assert_eq!((&said["rows"][0][1], &said["rows"][0][2]), (&"H264 640×360 High 3.0".into(), &"AAC 44.1 kHz".into()));
+    for (number, how) in [(0, "flv"), (1, "ws")] {
+        let (before, after) = (&said["before"][number], &said["after"][number]);
+        let advanced = after["time"].as_f64().expect("a time") - before["time"].as_f64().expect("a time");
+        let frames = after["frames"].as_u64().expect("frames") - before["frames"].as_u64().expect("frames");
+        assert!(after["how"] == how && after["width"] == 640, "{said}");
+        assert!((1.5..6.0).contains(&advanced) && frames > 30, "{advanced} s, {frames} frames: {said}");
+    }
+    assert_eq!((&said["overflow"], &said["faults"]), (&false.into(), &Value::Array(Vec::new())), "{said}");
+    assert!(said["charts"].as_u64() >= Some(2), "{said}");
+    publishers.into_iter().for_each(Running::kill);
+}
+
+/// The page's files: types, a policy, conditions.
+#[test]
+fn the_page_s_files_are_served() {
+    let web = Web::start("http_remux { enabled on; }");
+    let _live = Live::start(web.server.address(), "live", "s", 20, 25, 0);
+    for (path, content_type) in [("/", "text/html"), ("/index.html", "text/html"), ("/page/app.js", "text/javascript"), ("/page/style.css", "text/css"), ("/page/mpegts.js", "text/javascript")] {
+        let answer = get(web.http(), path);
+        assert!(answer.status == 200 && answer.head.contains(&format!("content-type: {content_type}")), "{path}: {}", answer.head);
+        assert!(answer.head.contains("content-security-policy: default-src 'self'") && answer.has("x-content-type-options: nosniff"));
+        let tag = answer.head.lines().find_map(|line| line.strip_prefix("etag: ")).expect("a tag").to_owned();
+        let again = request(web.http(), "GET", path, &format!("If-None-Match: {tag}\r\n"));
+        assert_eq!((again.status, again.body.len()), (304, 0));
+        let head = request(web.http(), "HEAD", path, "");
+        assert!(head.status == 200 && head.has(&format!("content-length: {}", answer.body.len())), "{head:?}");
+    }
+    assert!(get(web.http(), "/page/mpegts.js").body.len() > 100_000, "npm was there when this was built");
+}

@@ -1,0 +1,169 @@
+//! A server with everything that speaks HTTP, and requests by hand.
+
+use crate::{
+    peer::connected,
+    server::{LIMIT, Server, eventually},
+};
+use serde_json::Value;
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+};
+
+/// A server whose addresses are RTMP's, HTTP's, the API's and the exporter's.
+pub(crate) struct Web {
+    pub(crate) server: Server,
+}
+
+/// A response.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// In lower case.
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub(crate) fn has(&self, line: &str) -> bool {
+        self.head.lines().any(|found| found == line)
+    }
+}
+
+/// The sections that [`Web`] has beside `more`.
+pub(crate) fn config(more: &str, api: &str, vhost: &str) -> String {
+    format!(
+        "listen 127.0.0.1:0; max_connections 6000; http_server {{ enabled on; listen 127.0.0.1:0; }} \
+         http_api {{ enabled on; listen 127.0.0.1:0; {api} }} exporter {{ enabled on; listen 127.0.0.1:0; }} {more} \
+         vhost __defaultVhost__ {{ {vhost} }}"
+    )
+}
+
+impl Web {
+    /// With the inside of one vhost.
+    pub(crate) fn start(vhost: &str) -> Self {
+        Self { server: Server::start(&config("", "", vhost)) }
+    }
+
+    /// Streams by HTTP, which are waited for.
+    pub(crate) fn flv() -> Self {
+        Self::start("http_remux { enabled on; wait_stream 20; }")
+    }
+
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.server.addresses()[1]
+    }
+
+    pub(crate) fn api(&self) -> SocketAddr {
+        self.server.addresses()[2]
+    }
+
+    pub(crate) fn exporter(&self) -> SocketAddr {
+        self.server.addresses()[3]
+    }
+
+    pub(crate) fn flv_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http())
+    }
+
+    /// GET from the API, which must succeed.
+    pub(crate) fn ask(&self, path: &str) -> Value {
+        let answer = get(self.api(), path);
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.json()
+    }
+
+    /// Waits for a stream that is published, as the API has it.
+    pub(crate) fn live(&self, name: &str) -> Value {
+        eventually("a live stream", || {
+            let streams = self.ask("/api/v1/streams?count=1000")["streams"].clone();
+            let found = streams.as_array()?.iter().find(|stream| stream["name"] == name)?.clone();
+            (found["publish"]["active"] == true && found["frames"].as_u64() > Some(10)).then_some(found)
+        })
+    }
+}
+
+pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
+    request(address, "GET", path, "")
+}
+
+/// A request on a connection of its own; `fields` are lines with their ends.
+pub(crate) fn request(address: SocketAddr, method: &str, path: &str, fields: &str) -> Answer {
+    raw(address, format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{fields}\r\n").as_bytes(), method == "HEAD")
+}
+
+/// Bytes sent as they are, and what comes of them.
+pub(crate) fn raw(address: SocketAddr, bytes: &[u8], headless: bool) -> Answer {
+    let mut socket = connected(address);
+    drop(socket.write_all(bytes));
+    read_answer(&mut socket, headless).unwrap_or_else(|| panic!("no answer to {}", String::from_utf8_lossy(bytes)))
+}
+
+/// The next response of a connection: by its length, or the head alone; `None` if it closes.
+pub(crate) fn read_answer(socket: &mut TcpStream, headless: bool) -> Option<Answer> {
+    let head = read_head(socket)?;
+    let head = head.to_lowercase();
+    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; if headless { 0 } else { length.unwrap_or(0) }];
+    socket.read_exact(&mut body).ok()?;
+    Some(Answer { status, head, body })
+}
+
+/// Bytes up to the empty line.
+pub(crate) fn read_head(socket: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match socket.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            Ok(_) => return None,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+            Err(error) => panic!("no head within {LIMIT:?}: {error}; so far {}", String::from_utf8_lossy(&head)),
+        }
+    }
+    Some(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// The body of a chunked response that is read to its end.
+pub(crate) fn read_chunks(socket: &mut TcpStream) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).expect("a chunk's size");
+            line.push(byte[0]);
+        }
+        let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).expect("a size");
+        let mut chunk = vec![0; size + 2];
+        socket.read_exact(&mut chunk).expect("a chunk");
+        assert!(chunk.ends_with(b"\r\n"));
+        if size == 0 {
+            return body;
+        }
+        body.extend_from_slice(&chunk[..size]);
+    }
+}
+
+/// Node's modules, as scripts/check fetches them.
+pub(crate) fn node_modules() -> Option<PathBuf> {
+    tool("page/node_modules/puppeteer-core").map(|path| path.join("../.."))
+}
+
+/// Something below `.tools`, as scripts/check makes it.
+pub(crate) fn tool(path: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools").join(path);
+    let skip = std::env::var_os("CORECAST_SKIP_MISSING_TOOLS").is_some();
+    assert!(path.exists() || skip, "{} is missing: run scripts/check", path.display());
+    path.exists().then_some(path)
+}
