@@ -4,7 +4,7 @@ use crate::config::{Action, SignedUrl};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::{
-    fmt::Write,
+    fmt::{self, Write},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -64,17 +64,29 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
 }
 
-/// A client's id: its shard and its place there.
-pub fn client_id(shard: usize, token: u64) -> String {
-    format!("{shard:x}-{token:x}")
+/// Where a client came in: the shard, and its place there. It keeps its id when it moves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ClientId {
+    /// The shard that accepted it.
+    pub shard: usize,
+    /// Its connection there, and which one in that place.
+    pub token: u64,
 }
 
-/// The shard and place of a client's id.
-pub fn read_client_id(id: &str) -> Option<(usize, u64)> {
-    let (shard, token) = id.split_once('-')?;
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (plain(shard) && plain(token)).then_some(())?;
-    Some((usize::from_str_radix(shard, 16).ok()?, u64::from_str_radix(token, 16).ok()?))
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{:x}", self.shard, self.token)
+    }
+}
+
+impl ClientId {
+    /// Reads what [`fmt::Display`] writes.
+    pub fn read(id: &str) -> Option<Self> {
+        let (shard, token) = id.split_once('-')?;
+        let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (plain(shard) && plain(token)).then_some(())?;
+        Some(Self { shard: usize::from_str_radix(shard, 16).ok()?, token: u64::from_str_radix(token, 16).ok()? })
+    }
 }
 
 /// The id of a stream or vhost: the same as long as its name is.
@@ -115,9 +127,10 @@ mod tests {
 
     #[test]
     fn ids_are_read_back() {
-        assert_eq!(read_client_id(&client_id(11, 0x1234_0000_0007)), Some((11, 0x1234_0000_0007)));
+        let id = ClientId { shard: 11, token: 0x1234_0000_0007 };
+        assert_eq!(ClientId::read(&id.to_string()), Some(id));
         for bad in ["", "-", "1", "1-", "g-1", "1-+2", "1-2-3", "999999999999999999999-1"] {
-            assert_eq!(read_client_id(bad), None, "{bad}");
+            assert_eq!(ClientId::read(bad), None, "{bad}");
         }
         assert_eq!(stable_id("a"), stable_id("a"));
     }

@@ -15,6 +15,7 @@ mod plane;
 mod report;
 mod system;
 
+pub use access::ClientId;
 pub use plane::{CONNECTIONS_MAX, start};
 pub use report::{AudioReport, ClientReport, PublishReport, ShardReport, StreamReport, VideoReport};
 
@@ -57,17 +58,17 @@ pub enum Call {
         /// The answer.
         reply: Sender<(Vec<ClientReport>, usize)>,
     },
-    /// One client, by its place.
+    /// One client, by its id.
     Client {
         /// Which.
-        token: u64,
+        id: ClientId,
         /// The answer.
         reply: Sender<Option<ClientReport>>,
     },
     /// Disconnect one client; tells whether it was there.
     Kick {
         /// Which.
-        token: u64,
+        id: ClientId,
         /// The answer.
         reply: Sender<bool>,
     },

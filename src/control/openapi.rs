@@ -79,11 +79,12 @@ macro_rules! ones {
     ($($method:ident $name:ident $path:literal $about:literal $answer:ident;)*) => {
         $(
             #[utoipa::path($method, path = $path, description = $about, params(
-                ("id" = String, Path, description = "As the list has it"),
+                ("id" = String, Path, description = "As the list has it", pattern = "^[0-9a-z]+-[0-9a-f]+$"),
             ), responses(
                 (status = 200, description = "As asked", body = model::$answer),
                 (status = 401, description = "Who asks has not proved who it is", body = model::Failure),
                 (status = 403, description = "Not for who asks", body = model::Failure),
+                (status = 400, description = "No path of UTF-8", body = String, content_type = "text/plain"),
                 (status = 404, description = "There is none", body = model::Failure),
                 (status = 503, description = "A shard does not answer", body = model::Failure),
             ))]
@@ -101,9 +102,9 @@ ones! {
 }
 
 #[utoipa::path(get, path = "/api/v1/raw", description = "What the raw API may, or a reload", params(
-    ("rpc" = String, Query, description = "raw or reload"),
+    ("rpc" = inline(Rpc), Query, description = "What to do"),
 ), responses(
-    (status = 200, description = "Done", body = model::Reloaded),
+    (status = 200, description = "Done", body = model::Raw),
     (status = 400, description = "rpc is neither", body = model::Failure),
     (status = 401, description = "Who asks has not proved who it is", body = model::Failure),
     (status = 403, description = "Switched off, or not for who asks", body = model::Failure),
@@ -112,6 +113,15 @@ ones! {
 ))]
 #[expect(dead_code, reason = "describes a path")]
 fn raw() {}
+
+/// What the raw API does.
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "describes a parameter")]
+enum Rpc {
+    Raw,
+    Reload,
+}
 
 #[derive(OpenApi)]
 #[openapi(

@@ -275,8 +275,15 @@ impl Replica {
         Subscription::new(self.log.head())
     }
 
-    /// Where the log must be kept for a subscription.
-    pub fn holds_from(&self, subscription: &Subscription) -> u64 {
+    /// Where the log must be kept for a subscription. Not for one that lags by more than it may: it will be
+    /// moved to a newer keyframe, however long its present send takes.
+    pub fn holds_from(&self, subscription: &Subscription, now_ms: u64) -> u64 {
+        let waits_since = |entry: &Entry| entry.arrived_ms.max(subscription.since_ms);
+        let too_long = |entry: &Entry| now_ms.saturating_sub(waits_since(entry)) > self.settings.queue_ms_max;
+        let gone = subscription.next < self.log.first();
+        if subscription.state == State::Playing && (gone || self.log.at(subscription.next).is_some_and(too_long)) {
+            return u64::MAX;
+        }
         if subscription.state != State::Waiting || (self.live && subscription.next <= self.epoch.first) {
             subscription.next
         } else {
@@ -288,7 +295,13 @@ impl Replica {
     pub fn step<'a>(&'a self, subscription: &mut Subscription, now_ms: u64) -> Step<'a> {
         // A subscription that is new, or that slept through ends, has nothing to be told of them.
         if subscription.state == State::Waiting {
+            let slept_from = subscription.epoch.saturating_sub(self.ends_dropped);
             subscription.epoch = self.ends_dropped + self.ends.len();
+            // But for one that takes another publisher to have taken over, and who has gone already.
+            if subscription.untold && self.ends.iter().skip(slept_from).any(|end| !end.silent) {
+                subscription.untold = false;
+                return Step::End { silent: false };
+            }
             return self.try_start(subscription, now_ms);
         }
         let end = subscription.epoch.checked_sub(self.ends_dropped).map(|at| self.ends.get(at).copied());

@@ -108,9 +108,14 @@ fn hooks_are_told_what_srs_tells() {
     let client = publish["client_id"].as_str().expect("an id").to_owned();
     let unpublish = hook.wait("on_unpublish");
     assert_eq!((unpublish["stream"].as_str(), &unpublish["stream_id"]), (Some("livestream"), &publish["stream_id"]));
-    eventually("two plays and stops", || {
-        let count = |action: &str| hook.all().iter().filter(|event| event["action"] == action).count();
-        (count("on_play") == 2 && count("on_stop") == 2 && count("on_close") >= 2).then_some(())
+    let counts = || {
+        let all = hook.all();
+        let count = |action: &str| all.iter().filter(|event| event["action"] == action).count();
+        [count("on_play"), count("on_stop"), count("on_close")]
+    };
+    eventually("two plays, stops, and closes", || {
+        println!("{:?}", counts());
+        (counts() == [2, 2, 2]).then_some(())
     });
     let plays: Vec<Value> = hook.all().into_iter().filter(|event| event["action"] == "on_play").collect();
     assert!(plays.iter().any(|play| play["param"] == "?who=me") && plays.iter().any(|play| play["param"] == "?key=1" && play["pageUrl"] == "http://page/"), "{plays:?}");

@@ -108,7 +108,7 @@ fn slow_heads_are_cut() {
 /// Players that never read are cut after 30 s, and hold up nobody.
 #[test]
 fn players_that_never_read_are_cut() {
-    let web = Web::flv();
+    let web = Web::start("play { queue_length 2; } http_remux { enabled on; }");
     let _live = Live::start(web.server.address(), "live", "s", 20, 25, 20_000);
     web.live("s");
     let stalled: Vec<TcpStream> = (0..20)

@@ -252,10 +252,16 @@ fn players_stay_through_a_takeover() {
     web.server.wait_for_log("play peer", 1);
     let mut first = Peer::publish(web.server.address(), "live", "s");
     first.send_gop(1, 0, 25);
-    let mut second = Peer::publish(web.server.address(), "live", "s");
-    second.send_gop(1, 5000, 25);
     read_head(&mut socket).expect("a head");
-    web.server.wait_for_log("takes over", 1);
+    let mut second = Peer::publish(web.server.address(), "live", "s");
+    let sent = || {
+        let clients = web.ask("/api/v1/clients")["clients"].clone();
+        let player = clients.as_array()?.iter().find(|client| client["type"] == "flv-play")?.clone();
+        player["send_bytes"].as_u64()
+    };
+    let before = sent();
+    second.send_gop(1, 5000, 25);
+    eventually("the second publish at the player", || (sent() > before).then_some(()));
     drop(second);
     let (_, tags) = strict_tags(&read_chunks(&mut socket));
     let video: Vec<u32> =

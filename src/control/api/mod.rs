@@ -3,7 +3,7 @@
 pub(super) mod model;
 
 use super::{
-    Call, ClientReport, Server, ShardReport, StreamReport, access, assets, auth, metrics, openapi,
+    Call, ClientId, ClientReport, Server, ShardReport, StreamReport, access, assets, auth, metrics, openapi,
     system::{self, Sampler},
 };
 use crate::config::{Config, Listen, Service};
@@ -14,7 +14,7 @@ use glommio::timer::Timer;
 use http_body_util::Full;
 use hyper::{HeaderMap, Method, Response, StatusCode, header, http::request::Parts};
 use model::{
-    Client, Clients, Done, Failure, Figures, Kbps, OneClient, OneStream, OneVhost, Raw, Reloaded, Shard, Shards, Stream,
+    Client, Clients, Done, Failure, Figures, Kbps, OneClient, OneStream, OneVhost, Raw, Shard, Shards, Stream,
     Streams, Urls, Version, Versions, Vhost, Vhosts,
 };
 use serde::Serialize;
@@ -106,11 +106,11 @@ impl Api {
         let path = head.uri.path().trim_end_matches('/');
         let query = head.uri.query().unwrap_or_default();
         let mut levels = path.trim_start_matches('/').splitn(4, '/');
-        let (_, version, name, id) = (levels.next(), levels.next(), levels.next(), levels.next());
+        let (api, version, name, id) = (levels.next(), levels.next(), levels.next(), levels.next());
         if head.uri.path() == "/api/v1/openapi.json" {
             return Ok(only_get(head, json_text(StatusCode::OK, openapi::document())));
         }
-        let is_v1 = matches!(version, None | Some("v1"));
+        let is_v1 = api == Some("api") && matches!(version, None | Some("v1"));
         let known = name.is_none_or(|name| openapi::NAMES.iter().any(|(known, _)| *known == name));
         let takes_id = matches!(name, Some("vhosts" | "streams" | "clients"));
         if !is_v1 || !known || id.is_some_and(|id| !takes_id || id.is_empty() || id.contains('/')) {
@@ -157,13 +157,18 @@ impl Api {
             }
             (Some("clients"), Some(id)) => {
                 let missing = || wrong(StatusCode::NOT_FOUND, code::NO_CLIENT, "no such client");
-                let (shard, token) = access::read_client_id(id).filter(|(shard, _)| *shard < self.shards()).ok_or_else(missing)?;
-                if kick {
-                    let kicked = self.ask(shard, |reply| Call::Kick { token, reply }).await?;
-                    return if kicked { Ok(ok(&Done::new(ids))) } else { Err(missing()) };
+                let id = ClientId::read(id).ok_or_else(missing)?;
+                // It may have moved from where it came in.
+                for shard in 0..self.shards() {
+                    if kick {
+                        if self.ask(shard, |reply| Call::Kick { id, reply }).await? {
+                            return Ok(ok(&Done::new(ids)));
+                        }
+                    } else if let Some(client) = self.ask(shard, |reply| Call::Client { id, reply }).await? {
+                        return Ok(ok(&OneClient::new(ids, client.into())));
+                    }
                 }
-                let client = self.ask(shard, |reply| Call::Client { token, reply }).await?.ok_or_else(missing)?;
-                ok(&OneClient::new(ids, client.into()))
+                return Err(missing());
             }
             (Some("raw"), _) => self.raw(config, query).await?,
             (Some(_), _) => return Err(wrong(StatusCode::NOT_FOUND, code::NO_SUCH_PATH, "no such path")),
@@ -275,17 +280,16 @@ impl Api {
             return Err(wrong(StatusCode::FORBIDDEN, code::RAW_DISABLED, help));
         }
         let ids = self.server.ids();
+        let allowed = json!({ "enabled": true, "allow_reload": config.api.allow_reload });
+        let what = json!({ "enabled": true, "raw_api": allowed });
         match crate::proto::http::query_value(query, "rpc").as_deref() {
-            Some("raw") => {
-                let allowed = json!({ "enabled": true, "allow_reload": config.api.allow_reload });
-                Ok(ok(&Raw::new(ids, json!({ "enabled": true, "raw_api": allowed }))))
-            }
+            Some("raw") => Ok(ok(&Raw::new(ids, None, what))),
             Some("reload") if !config.api.allow_reload => {
                 let help = "reload is off: raw_api { allow_reload on; }";
                 Err(wrong(StatusCode::FORBIDDEN, code::RAW_DISABLED, help))
             }
             Some("reload") => match within(RELOAD_TIME, self.server.reload()).await {
-                Some(Ok(changes)) => Ok(ok(&Reloaded::new(ids, changes))),
+                Some(Ok(changes)) => Ok(ok(&Raw::new(ids, Some(changes), what))),
                 Some(Err(faults)) => Err(wrong(StatusCode::UNPROCESSABLE_ENTITY, code::RAW_FAILED, faults)),
                 None => Err(wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, "the reload takes long")),
             },

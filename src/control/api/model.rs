@@ -54,10 +54,11 @@ answers! {
     Shards { shards: Vec<Shard>, }
     /// What was asked for is done.
     Done {}
-    /// A reload is done.
-    Reloaded { #[doc = "Values that differ from before."] changes: usize, }
-    /// What the raw API may.
-    Raw { #[schema(value_type = Object)] http_api: Value, }
+    /// What the raw API may, and what a reload has changed.
+    Raw {
+        #[doc = "Values that differ from before; null unless it has reloaded."] changes: Option<usize>,
+        #[schema(value_type = Object)] http_api: Value,
+    }
 }
 
 /// What went wrong.

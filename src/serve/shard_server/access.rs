@@ -39,7 +39,7 @@ pub(in crate::serve) enum Wish {
 
 impl ShardServer {
     /// Whether a connection may publish or play a stream.
-    pub(super) fn access(&self, id: usize, connection: &Connection, action: Action, found: &Found) -> Access {
+    pub(super) fn access(&self, connection: &Connection, action: Action, found: &Found) -> Access {
         let Found { vhost, address, .. } = found;
         let ip = connection.named().ip();
         if !vhost.security.allows(action, ip) {
@@ -54,7 +54,7 @@ impl ShardServer {
             Action::Publish => ("on_publish", &vhost.hooks.on_publish),
             Action::Play => ("on_play", &vhost.hooks.on_play),
         };
-        match self.hook_event(id, connection, name, urls, found) {
+        match self.hook_event(connection, name, urls, found) {
             Some(event) => Access::Ask(event),
             None => Access::Granted,
         }
@@ -63,14 +63,13 @@ impl ShardServer {
     /// What a hook is told of a stream; `None` if it has no URLs.
     pub(super) fn hook_event(
         &self,
-        id: usize,
         connection: &Connection,
         action: &'static str,
         urls: &[String],
         found: &Found,
     ) -> Option<Box<hooks::Event>> {
         let Found { vhost, address, key } = found;
-        let mut event = self.connection_event(id, connection, action, urls, vhost, &address.app)?;
+        let mut event = self.connection_event(connection, action, urls, vhost, &address.app)?;
         let host = if vhost.name == crate::config::DEFAULT_VHOST { &address.vhost } else { &vhost.name };
         let stream = [
             ("stream", json!(address.stream)),
@@ -87,7 +86,6 @@ impl ShardServer {
     /// What a hook is told of a connection; `None` if it has no URLs.
     fn connection_event(
         &self,
-        id: usize,
         connection: &Connection,
         action: &'static str,
         urls: &[String],
@@ -102,7 +100,7 @@ impl ShardServer {
             ("server_id", json!(self.shared.server_id)),
             ("service_id", json!(self.shared.service_id)),
             ("action", json!(action)),
-            ("client_id", json!(access::client_id(self.relay.me(), connection.token(id)))),
+            ("client_id", json!(connection.client.to_string())),
             ("ip", json!(connection.named().ip().to_string())),
             ("vhost", json!(vhost.name)),
             ("app", json!(app)),
@@ -115,13 +113,13 @@ impl ShardServer {
     }
 
     /// `connect` has come: whether somebody is to be asked, and who is told of the connection's end.
-    pub(super) fn on_connect(&self, id: usize, connection: &mut Connection) -> Option<Box<hooks::Event>> {
+    pub(super) fn on_connect(&self, connection: &mut Connection) -> Option<Box<hooks::Event>> {
         let connect = connection.session.connect()?;
         let address = StreamAddress::resolve(&connect.tc_url, &connect.app, "-").ok()?;
         let vhost = self.shared.config().vhost(&address.vhost).cloned()?;
-        let asks = self.connection_event(id, connection, "on_connect", &vhost.hooks.on_connect, &vhost, &address.app);
+        let asks = self.connection_event(connection, "on_connect", &vhost.hooks.on_connect, &vhost, &address.app);
         connection.on_close =
-            self.connection_event(id, connection, "on_close", &vhost.hooks.on_close, &vhost, &address.app);
+            self.connection_event(connection, "on_close", &vhost.hooks.on_close, &vhost, &address.app);
         asks
     }
 

@@ -141,7 +141,7 @@ impl ShardServer {
                 }) {
                     connection.session.say(|session| session.set_settings(settings));
                 }
-                if let Some(event) = self.on_connect(id, connection) {
+                if let Some(event) = self.on_connect(connection) {
                     return Outcome::Ask { wish: Wish::Connect, event, unread: Vec::new() };
                 }
                 connection.session.say(|session| session.accept_connect());
@@ -188,7 +188,7 @@ impl ShardServer {
 
     /// A `publish`, before it is known whether it may be.
     fn wants_publish(&mut self, id: usize, connection: &mut Connection, msid: u32, stream: String) -> Outcome {
-        match self.wants(id, connection, Action::Publish, &stream) {
+        match self.wants(connection, Action::Publish, &stream) {
             Access::Granted => self.publish(id, connection, msid, &stream, 0),
             Access::Refused(why) => refuse_publish(connection, msid, why),
             Access::Ask(event) => {
@@ -206,7 +206,7 @@ impl ShardServer {
         stream: String,
         duration_ms: Option<u32>,
     ) -> Outcome {
-        match self.wants(id, connection, Action::Play, &stream) {
+        match self.wants(connection, Action::Play, &stream) {
             Access::Granted => self.play(id, connection, msid, &stream, duration_ms),
             Access::Refused(why) => refuse_play(connection, msid, why),
             Access::Ask(event) => {
@@ -215,9 +215,9 @@ impl ShardServer {
         }
     }
 
-    fn wants(&self, id: usize, connection: &Connection, action: Action, stream: &str) -> Access {
+    fn wants(&self, connection: &Connection, action: Action, stream: &str) -> Access {
         let access = match self.resolve(connection, stream) {
-            Ok(found) => self.access(id, connection, action, &found),
+            Ok(found) => self.access(connection, action, &found),
             // A name that means nothing is refused by those who would use it.
             Err(_) => Access::Granted,
         };
@@ -239,7 +239,7 @@ impl ShardServer {
             Ok(found) => found,
             Err(error) => return refuse_publish(connection, msid, error),
         };
-        let on_end = self.hook_event(id, connection, "on_unpublish", &found.vhost.hooks.on_unpublish, &found);
+        let on_end = self.hook_event(connection, "on_unpublish", &found.vhost.hooks.on_unpublish, &found);
         let Found { key, vhost, .. } = found;
         let (settings, nodelay) = (stream_settings(&vhost), vhost.tcp_nodelay);
         let replace = vhost.publish.takeover == Takeover::Replace;
@@ -326,7 +326,7 @@ impl ShardServer {
             Ok(found) => found,
             Err(error) => return refuse_play(connection, msid, error),
         };
-        let on_stop = self.hook_event(id, connection, "on_stop", &found.vhost.hooks.on_stop, &found);
+        let on_stop = self.hook_event(connection, "on_stop", &found.vhost.hooks.on_stop, &found);
         let Found { key, vhost, .. } = found;
         let (settings, nodelay, chunk_size) = (stream_settings(&vhost), vhost.tcp_nodelay, vhost.chunk_size);
         // A second play on a NetStream replaces the first one (RTMP 1.0 §7.2.2.1).
@@ -337,7 +337,8 @@ impl ShardServer {
         let Some(found) = self.relay.stream_mut(stream) else { return Outcome::Continue };
         let subscription = found.replica.subscribe();
         let set = (0..).find(|set| connection.plays.iter().all(|play| !play.uses(*set))).unwrap_or(0);
-        found.replica.schedule.add(member(id, msid), found.replica.holds_from(&subscription));
+        let now_ms = self.shared.now_ms();
+        found.replica.schedule.add(member(id, msid), found.replica.holds_from(&subscription, now_ms));
         connection.session.say(|session| session.set_chunk_size(chunk_size));
         connection.session.say(|session| session.accept_play(msid));
         let wire = Wire::Rtmp(RtmpWire::new(set, duration_ms));

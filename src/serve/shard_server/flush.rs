@@ -105,7 +105,8 @@ impl ShardServer {
         let connection = self.connections.get(id)?.as_ref()?;
         let play = connection.plays.iter().find(|play| play.msid == msid && play.stream == stream)?;
         let replica = &self.relay.stream(stream)?.replica;
-        Some(if play.paused { u64::MAX } else { replica.holds_from(&play.subscription) })
+        let now_ms = self.shared.now_ms();
+        Some(if play.paused { u64::MAX } else { replica.holds_from(&play.subscription, now_ms) })
     }
 
     pub(super) fn flush_guarded(&mut self, id: usize, turn: Turn) {
@@ -252,7 +253,7 @@ impl ShardServer {
         // Between two flushes of its group the log must not be cut behind what a player still needs.
         for play in connection.plays.iter().filter(|play| !play.paused) {
             if let Some(stream) = self.relay.stream_mut(play.stream) {
-                let holds = stream.replica.holds_from(&play.subscription);
+                let holds = stream.replica.holds_from(&play.subscription, now_ms);
                 stream.replica.schedule.hold(holds);
             }
         }

@@ -67,7 +67,7 @@ impl ShardServer {
             vhost: live.vhost.clone(),
             address: live.address.clone(),
         };
-        let refused = match self.access(id, connection, Action::Play, &found) {
+        let refused = match self.access(connection, Action::Play, &found) {
             Access::Granted => None,
             Access::Refused(why) => Some(why),
             Access::Ask(event) => {
@@ -103,11 +103,11 @@ impl ShardServer {
         let nodelay = vhost.tcp_nodelay;
         let until_ms = now_ms + 1000 * u64::from(vhost.http_remux.wait_stream_s);
         let found = Found { key, vhost: vhost.clone(), address };
-        let on_stop = self.hook_event(id, connection, "on_stop", &vhost.hooks.on_stop, &found);
+        let on_stop = self.hook_event(connection, "on_stop", &vhost.hooks.on_stop, &found);
         let stream = self.relay.open(&found.key, settings);
         let Some(opened) = self.relay.stream_mut(stream) else { return Outcome::Continue };
         let subscription = opened.replica.subscribe();
-        opened.replica.schedule.add(member(id, 0), opened.replica.holds_from(&subscription));
+        opened.replica.schedule.add(member(id, 0), opened.replica.holds_from(&subscription, now_ms));
         let wire = Wire::Flv(Box::new(FlvWire::new(framing, opening, vhost, head_only)));
         let mut play = Play::new(0, stream, subscription, wire);
         play.on_stop = on_stop;

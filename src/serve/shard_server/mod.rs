@@ -22,7 +22,7 @@ pub(super) use access::Wish;
 use super::{Shared, play::Image, session::Session};
 use crate::{
     config::{self, Listen, Service, Vhost},
-    control::hooks,
+    control::{ClientId, hooks},
     net::{self, Ended, Notifier, SendRing},
     proto::{
         flv::Tag,
@@ -98,6 +98,11 @@ pub(crate) struct MovedState {
     session: Session,
     tls: Option<Box<tls::Session>>,
     real_peer: Option<SocketAddr>,
+    client: ClientId,
+    on_close: Option<Box<hooks::Event>>,
+    started_ms: u64,
+    received_bytes: u64,
+    sent_bytes: u64,
 }
 
 /// What a connection's task does next.
@@ -243,6 +248,10 @@ impl ShardServer {
         self.with(id, |connection| {
             connection.handshaken = true;
             connection.real_peer = state.real_peer;
+            connection.client = state.client;
+            connection.on_close = state.on_close;
+            connection.started_ms = state.started_ms;
+            (connection.received_bytes, connection.sent_bytes) = (state.received_bytes, state.sent_bytes);
             connection.tls = state.tls;
         });
         id
@@ -250,8 +259,10 @@ impl ShardServer {
 
     fn insert_session(&mut self, descriptor: RawFd, peer: SocketAddr, session: Session) -> usize {
         self.serial = self.serial.wrapping_add(1);
+        let token = token(self.serial, self.connections.vacant_key());
         self.connections.insert(Some(Box::new(Connection {
             serial: self.serial,
+            client: ClientId { shard: self.relay.me(), token },
             descriptor,
             peer,
             real_peer: None,
@@ -432,7 +443,9 @@ impl ShardServer {
     pub(super) fn take_for_move(&mut self, id: usize) -> Option<MovedState> {
         self.pump();
         let connection = self.connections.try_remove(id).flatten().filter(|connection| !connection.sending)?;
-        Some(MovedState { session: connection.session, tls: connection.tls, real_peer: connection.real_peer })
+        let Connection { session, tls, real_peer, client, on_close, .. } = *connection;
+        let Connection { started_ms, received_bytes, sent_bytes, .. } = *connection;
+        Some(MovedState { session, tls, real_peer, client, on_close, started_ms, received_bytes, sent_bytes })
     }
 
     /// Sends a connection to its stream's home.
@@ -527,6 +540,11 @@ fn stream_settings(vhost: &Vhost) -> stream::Settings {
         mr_latency_ms: publish.mr_latency_ms.map(u64::from),
         kickoff_ms: u64::from(publish.kickoff_for_idle_s) * 1000,
     }
+}
+
+/// Names a connection: its place, and which one in that place.
+fn token(serial: u32, id: usize) -> u64 {
+    u64::from(serial) << 32 | (id as u64 & 0xFFFF_FFFF)
 }
 
 /// A player in a schedule: its connection's place and its NetStream.

@@ -8,7 +8,7 @@ use crate::{
         http::{HeadError, websocket::WebSocketError},
         rtmp::{RtmpError, proxy},
     },
-    control::hooks,
+    control::{ClientId, hooks},
     serve::{http::State, play::Play, rtmp::publisher::Publish, session::Session},
     stats::Rate,
     tls,
@@ -30,6 +30,8 @@ const PONG_MS_MAX: u64 = 60_000;
 pub(super) struct Connection {
     /// Never used twice on a shard.
     pub(super) serial: u32,
+    /// By which it is known outside.
+    pub(super) client: ClientId,
     pub(super) descriptor: RawFd,
     pub(super) peer: SocketAddr,
     pub(super) real_peer: Option<SocketAddr>,
@@ -67,7 +69,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn token(&self, id: usize) -> u64 {
-        u64::from(self.serial) << 32 | (id as u64 & 0xFFFF_FFFF)
+        super::token(self.serial, id)
     }
 
     /// The real peer, where a proxy has named it.

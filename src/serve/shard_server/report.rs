@@ -2,7 +2,7 @@
 
 use super::{CloseReason, Publisher, ShardServer, flush::Turn, peer::Connection, place};
 use crate::{
-    control::{Call, ClientReport, PublishReport, ShardReport, StreamReport, access::client_id},
+    control::{Call, ClientReport, PublishReport, ShardReport, StreamReport},
     serve::{play::Wire, rtmp::publisher::Publish},
     shard::relay::Stream,
 };
@@ -16,12 +16,12 @@ impl ShardServer {
             Call::TakeBack(_) => {}
             Call::Report(reply) => drop(reply.try_send(self.report())),
             Call::Clients { skip, count, reply } => drop(reply.try_send(self.client_reports(skip, count))),
-            Call::Client { token, reply } => {
-                let client = self.client(token).and_then(|(id, connection)| self.client_report(id, connection));
-                drop(reply.try_send(client));
+            Call::Client { id, reply } => {
+                let found = self.clients().find(|(_, connection)| connection.client == id);
+                drop(reply.try_send(found.and_then(|(_, connection)| self.client_report(connection))));
             }
-            Call::Kick { token, reply } => {
-                let found = self.client(token).map(|(id, _)| id);
+            Call::Kick { id, reply } => {
+                let found = self.clients().find(|(_, connection)| connection.client == id).map(|(id, _)| id);
                 if let Some(id) = found {
                     self.with(id, |connection| connection.close(CloseReason::Kicked));
                     self.flush_connection(id, Turn::Own);
@@ -31,10 +31,9 @@ impl ShardServer {
         }
     }
 
-    fn client(&self, token: u64) -> Option<(usize, &Connection)> {
+    fn client(&self, token: u64) -> Option<&Connection> {
         let id = place(token);
-        let connection = self.connections.get(id)?.as_deref().filter(|connection| connection.token(id) == token)?;
-        Some((id, connection))
+        self.connections.get(id)?.as_deref().filter(|connection| connection.token(id) == token)
     }
 
     fn clients(&self) -> impl Iterator<Item = (usize, &Connection)> {
@@ -44,11 +43,11 @@ impl ShardServer {
 
     fn client_reports(&self, skip: usize, count: usize) -> (Vec<ClientReport>, usize) {
         let page = self.clients().skip(skip).take(count);
-        let reports = page.filter_map(|(id, connection)| self.client_report(id, connection)).collect();
+        let reports = page.filter_map(|(_, connection)| self.client_report(connection)).collect();
         (reports, self.clients().count())
     }
 
-    fn client_report(&self, id: usize, connection: &Connection) -> Option<ClientReport> {
+    fn client_report(&self, connection: &Connection) -> Option<ClientReport> {
         let now_ms = self.shared.now_ms();
         let (play, publish) = (connection.plays.first(), connection.publishes.first());
         let stream = play.and_then(|play| self.relay.stream(play.stream));
@@ -64,7 +63,7 @@ impl ShardServer {
             (None, _) => "rtmp-play",
         };
         Some(ClientReport {
-            id: client_id(self.relay.me(), connection.token(id)),
+            id: connection.client.to_string(),
             key: key.to_owned(),
             ip: connection.named().ip().to_string(),
             tc_url: connection.session.tc_url().to_owned(),
@@ -100,9 +99,9 @@ impl ShardServer {
         let now_ms = self.shared.now_ms();
         let publish = stream.publisher.as_ref().filter(|publisher| publisher.shard == self.relay.me());
         let publish = publish.and_then(|publisher| {
-            let (id, connection) = self.client(publisher.connection)?;
+            let connection = self.client(publisher.connection)?;
             let publish = connection.publishes.iter().find(|publish| publish.msid == publisher.msid)?;
-            Some(self.publish_report(id, connection, publish))
+            Some(self.publish_report(connection, publish))
         });
         StreamReport {
             key: stream.key.to_string(),
@@ -116,11 +115,11 @@ impl ShardServer {
         }
     }
 
-    fn publish_report(&self, id: usize, connection: &Connection, publish: &Publish) -> PublishReport {
+    fn publish_report(&self, connection: &Connection, publish: &Publish) -> PublishReport {
         let summary = &publish.summary;
         let (video, audio) = summary.tracks();
         PublishReport {
-            client_id: client_id(self.relay.me(), connection.token(id)),
+            client_id: connection.client.to_string(),
             tc_url: connection.session.tc_url().to_owned(),
             started_ms: summary.started_ms,
             frames: summary.frames,
@@ -133,12 +132,12 @@ impl ShardServer {
 
     /// Publishes whose streams are at home on another shard.
     fn remote_publishes(&self) -> impl Iterator<Item = StreamReport> {
-        let publishes = self.clients().flat_map(|(id, connection)| {
-            connection.publishes.iter().map(move |publish| (id, connection, publish))
-        });
-        publishes.filter(|(_, _, publish)| !publish.is_home()).map(|(id, connection, publish)| StreamReport {
+        let publishes = self
+            .clients()
+            .flat_map(|(_, connection)| connection.publishes.iter().map(move |publish| (connection, publish)));
+        publishes.filter(|(_, publish)| !publish.is_home()).map(|(connection, publish)| StreamReport {
             key: publish.summary.key.clone(),
-            publish: Some(self.publish_report(id, connection, publish)),
+            publish: Some(self.publish_report(connection, publish)),
             ..StreamReport::default()
         })
     }

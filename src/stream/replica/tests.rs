@@ -298,7 +298,7 @@ fn c9_who_waits_starts_at_the_first_keyframe_not_the_newest() {
     for gop_cache in [true, false] {
         let mut replica = Replica::new(Settings { gop_cache, ..SETTINGS }, 0, 0);
         let mut subscription = replica.subscribe();
-        replica.schedule.add(1, replica.holds_from(&subscription));
+        replica.schedule.add(1, replica.holds_from(&subscription, 0));
         replica.begin(Snapshot::default());
         headers(&mut replica);
         gops(&mut replica, 0..3);
@@ -322,4 +322,50 @@ fn a_gop_longer_than_the_queue_is_no_lag() {
     assert_eq!(run(&replica, &mut joiner, 5000), ["start headers=0 again=false", "entries 51..151"]);
     assert_eq!(run(&replica, &mut slow, 5000), ["skipped headers=0", "entries 51..151"]);
     assert_eq!((joiner.skips(), slow.skips()), (0, 1));
+}
+
+/// A publisher who takes over and goes before anybody looked: who was not told of the first end is told of the
+/// second.
+#[test]
+fn a_takeover_that_ends_unseen_is_told() {
+    let mut replica = live();
+    let mut subscription = replica.subscribe();
+    gops(&mut replica, 0..1);
+    run(&replica, &mut subscription, 1000);
+    replica.end(true);
+    replica.begin(Snapshot::default());
+    headers(&mut replica);
+    gops(&mut replica, 1..2);
+    replica.end(false);
+    let steps = run(&replica, &mut subscription, 2000);
+    assert_eq!(steps.iter().filter(|step| step.starts_with("end")).count(), 2, "{steps:?}");
+    assert!(run(&replica, &mut subscription, 3000).is_empty(), "once");
+}
+
+/// Who does not read holds the log for as long as it may lag, and no longer, though it is never stepped.
+#[test]
+fn a_stalled_subscription_holds_the_log_for_queue_length_only() {
+    let mut replica = Replica::new(Settings { queue_ms_max: 2000, ..SETTINGS }, 350, 0);
+    replica.schedule.add(1, 0);
+    replica.begin(Snapshot::default());
+    headers(&mut replica);
+    gops(&mut replica, 0..1);
+    let mut subscription = replica.subscribe();
+    run(&replica, &mut subscription, 1000);
+    for second in 1..30 {
+        gops(&mut replica, second..second + 1);
+        let now_ms = second.cast_unsigned() * 1000 + 1000;
+        let head = replica.log().head();
+        replica.schedule.note_change();
+        while replica.schedule.begin_flush(now_ms, head, 0) {
+            while let Some((member, _)) = replica.schedule.next_member() {
+                replica.schedule.flushed(member, Some(replica.holds_from(&subscription, now_ms)));
+            }
+        }
+        replica.trim();
+        let kept = replica.log().head() - replica.log().first();
+        assert!(kept <= 3 * 50 + 3, "{kept} tags after {second} s");
+    }
+    let steps = run(&replica, &mut subscription, 30_000);
+    assert!(steps[0].starts_with("skipped"), "{steps:?}");
 }
