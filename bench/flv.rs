@@ -56,7 +56,8 @@ pub(crate) struct FlvSession {
 
 impl FlvSession {
     pub(crate) fn start(url: &HttpUrl) -> Self {
-        let mut output = format!("GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: corecast-bench\r\n", url.target, url.authority);
+        let mut output =
+            format!("GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: corecast-bench\r\n", url.target, url.authority);
         if url.websocket {
             output.push_str("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
             output.push_str(&format!("Sec-WebSocket-Key: {WEBSOCKET_KEY}\r\n"));

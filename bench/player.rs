@@ -148,9 +148,7 @@ impl From<ResponseError> for Failure {
     fn from(error: ResponseError) -> Self {
         match error {
             ResponseError::Refused(status) => Self::Refused(status),
-            ResponseError::Malformed | ResponseError::Flv(_) | ResponseError::Ended => {
-                Self::Garbage(error.to_string())
-            }
+            ResponseError::Malformed | ResponseError::Flv(_) | ResponseError::Ended => Self::Garbage(error.to_string()),
         }
     }
 }
@@ -254,13 +252,7 @@ async fn keep_pace(player: &Player, spec: &Players) {
 }
 
 /// Gives received bytes to a player.
-fn take(
-    load: &Load,
-    group: &Group,
-    player: &Player,
-    session: &mut Session,
-    mut input: &[u8],
-) -> Result<(), Failure> {
+fn take(load: &Load, group: &Group, player: &Player, session: &mut Session, mut input: &[u8]) -> Result<(), Failure> {
     player.count(load, input.len());
     let session = match session {
         Session::Rtmp(session) => session,

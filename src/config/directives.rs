@@ -101,7 +101,9 @@ impl Values {
             Self::Path => "a file's path".to_owned(),
             Self::Text(example) | Self::Secret(example) => format!("a word, for example `{example}`"),
             Self::Urls => "one or several http:// or https:// URLs".to_owned(),
-            Self::Rules => "`publish` or `play`, and `all`, an address, or a network such as 10.0.0.0/8; several".to_owned(),
+            Self::Rules => {
+                "`publish` or `play`, and `all`, an address, or a network such as 10.0.0.0/8; several".to_owned()
+            }
         }
     }
 }
@@ -142,16 +144,18 @@ impl Known {
     /// The variables that override it, in SRS's spelling.
     pub(super) fn variables(&self) -> Vec<String> {
         let upper = self.name.to_uppercase();
-        match self.block {
-            // The same directive as at the top level, so the same variables.
-            Block::Rtmp => known(Block::Top, self.name).map_or_else(Vec::new, Self::variables),
-            Block::Top if matches!(self.name, "listen" | "chunk_size") => {
-                vec![format!("SRS_{upper}"), format!("SRS_RTMP_{upper}")]
-            }
-            Block::Top if upper.starts_with("SRS_") => vec![upper.clone(), format!("SRS_{upper}")],
-            _ if self.values == Rules => Vec::new(),
-            _ => vec![format!("{}{upper}", self.block.variable_prefix())],
+        if self.values == Rules {
+            return Vec::new();
         }
+        if self.block == Block::Rtmp {
+            // The same directive as at the top level, so the same variables.
+            return known(Block::Top, self.name).map_or_else(Vec::new, Self::variables);
+        }
+        let usual = format!("{}{upper}", self.block.variable_prefix());
+        if self.block == Block::Top && matches!(self.name, "listen" | "chunk_size") {
+            return vec![usual, format!("SRS_RTMP_{upper}")];
+        }
+        if upper.starts_with("SRS_") { vec![upper, usual] } else { vec![usual] }
     }
 }
 

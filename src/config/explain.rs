@@ -100,7 +100,8 @@ impl fmt::Display for Explanation {
                 Line::Value { known, text, origin } => {
                     // What has no default and no value says nothing.
                     let comment = if text.is_empty() { "# " } else { "" };
-                    let value = format!("{:4$}{comment}{:<23} {}{}", "", known.name, shown(known, text), ";", 4 * depth);
+                    let value =
+                        format!("{:4$}{comment}{:<23} {}{}", "", known.name, shown(known, text), ";", 4 * depth);
                     match origin {
                         Origin::Default => writeln!(f, "{value:<44} # default")?,
                         Origin::Line(line) => writeln!(f, "{value:<44} # {line}")?,
@@ -115,11 +116,14 @@ impl fmt::Display for Explanation {
 
 /// A directive's value as it may stand in a file; a secret does not.
 fn shown(known: &Known, text: &str) -> String {
-    match known.values {
-        _ if text.is_empty() => String::new(),
-        Values::Secret(_) => "******".to_owned(),
-        Values::Text(_) if text.contains(char::is_whitespace) => format!("{text:?}"),
-        _ => quoted(text),
+    if text.is_empty() {
+        String::new()
+    } else if matches!(known.values, Values::Secret(_)) {
+        "******".to_owned()
+    } else if matches!(known.values, Values::Text(_)) && text.contains(char::is_whitespace) {
+        format!("{text:?}")
+    } else {
+        quoted(text)
     }
 }
 
@@ -149,8 +153,7 @@ pub fn full() -> String {
         describe_blocks(&mut out, block, block.name(), inner);
     }
     out.push_str("\n# One per host name; __defaultVhost__ answers for every other one.");
-    let inner =
-        [Block::Publish, Block::Play, Block::HttpRemux, Block::HttpHooks, Block::Security, Block::SignedUrl];
+    let inner = [Block::Publish, Block::Play, Block::HttpRemux, Block::HttpHooks, Block::Security, Block::SignedUrl];
     describe_blocks(&mut out, Block::Vhost, "vhost __defaultVhost__", &inner);
     out
 }

@@ -141,8 +141,7 @@ impl Security {
     /// deny does.
     pub fn allows(&self, action: Action, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        let matches =
-            |(what, net): &&Rule| *what == action && net.is_none_or(|net| net.contains(&address));
+        let matches = |(what, net): &&Rule| *what == action && net.is_none_or(|net| net.contains(&address));
         let of_action = |rules: &[Rule]| rules.iter().any(|(what, _)| *what == action);
         let allowed = self.allow.iter().any(|rule| matches(&rule));
         let denied = self.deny.iter().any(|rule| matches(&rule));

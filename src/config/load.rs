@@ -1,7 +1,8 @@
 //! Directives → sections. Every fault of a configuration is found at once.
 
 use super::{
-    Config, DEFAULT_VHOST, Descriptors, Listen, Log, LogLevel, Play, Publish, Rtmps, Service, Stop, Takeover, TimeJitter, Vhost,
+    Config, DEFAULT_VHOST, Descriptors, Listen, Log, LogLevel, Play, Publish, Rtmps, Service, Stop, Takeover,
+    TimeJitter, Vhost,
     directives::Block,
     explain::{Line, quoted},
     faults::{Fault, nearest},
@@ -43,7 +44,9 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
     let rtmps = load_rtmps(loader, rtmps);
     let (http, api, exporter) = http_blocks.load(loader);
     let mut endpoints: Vec<(Listen, Word)> = Vec::new();
-    for (service, list) in [("RTMP", &listen), ("RTMPS", &rtmps.1), ("HTTP", &http.1), ("the API", &api.1), ("the exporter", &exporter.1)] {
+    for (service, list) in
+        [("RTMP", &listen), ("RTMPS", &rtmps.1), ("HTTP", &http.1), ("the API", &api.1), ("the exporter", &exporter.1)]
+    {
         for (endpoint, word) in list {
             // The API may share the HTTP server's port.
             let clashes = |(other, _): &&(Listen, Word)| other.address == endpoint.address && other.address.port() != 0;

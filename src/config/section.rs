@@ -359,13 +359,11 @@ impl<'l> Section<'l> {
 }
 
 fn read_number(values: &Values, text: &str) -> Option<Option<u32>> {
-    match values {
-        Values::NumberOrAuto(..) if text == "auto" => Some(None),
-        Values::Number(_, range) | Values::NumberOrAuto(_, range) => {
-            text.parse().ok().filter(|number| range.contains(number)).map(Some)
-        }
-        _ => None,
+    if let (Values::NumberOrAuto(..), "auto") = (values, text) {
+        return Some(None);
     }
+    let (Values::Number(_, range) | Values::NumberOrAuto(_, range)) = values else { return None };
+    text.parse().ok().filter(|number| range.contains(number)).map(Some)
 }
 
 /// `[ip:]port`; a bare port is on `host`.

@@ -115,8 +115,17 @@ mod tests {
         let good = sign("secret", Action::Play, later);
         assert_eq!(check(&format!("?a=b&expires={later}&sign={good}")), Ok(()));
         assert_eq!(check(&format!("?expires={later}0&sign={good}")), Err(SignatureError::Wrong));
-        assert_eq!(check(&format!("?expires=1&sign={}", sign("secret", Action::Play, "1"))), Err(SignatureError::Expired));
-        for wrong in [sign("other", Action::Play, later), sign("secret", Action::Publish, later), "zz".into(), "a".into(), String::new()] {
+        assert_eq!(
+            check(&format!("?expires=1&sign={}", sign("secret", Action::Play, "1"))),
+            Err(SignatureError::Expired)
+        );
+        for wrong in [
+            sign("other", Action::Play, later),
+            sign("secret", Action::Publish, later),
+            "zz".into(),
+            "a".into(),
+            String::new(),
+        ] {
             assert_eq!(check(&format!("?expires={later}&sign={wrong}")), Err(SignatureError::Wrong), "{wrong}");
         }
         assert_eq!(check("?expires=1"), Err(SignatureError::Missing));

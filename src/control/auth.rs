@@ -101,7 +101,9 @@ mod tests {
     fn with_auth_everybody_must_prove_it() {
         let auth = Auth { basic: Some(("admin".into(), "pass:word".into())), token: Some("t0ken".into()) };
         let api = HttpApi { enabled: true, auth: Some(auth), ..HttpApi::default() };
-        let ok = |value: &'static str| check(&api, "10.0.0.1:1".parse().unwrap(), &headers(&[("authorization", value)])).is_ok();
+        let ok = |value: &'static str| {
+            check(&api, "10.0.0.1:1".parse().unwrap(), &headers(&[("authorization", value)])).is_ok()
+        };
         assert!(ok("Bearer t0ken") && ok("Basic YWRtaW46cGFzczp3b3Jk") && ok("basic YWRtaW46cGFzczp3b3Jk"));
         for bad in ["Bearer t0keN", "Bearer ", "Basic YWRtaW46", "Basic !!", "Digest x", "t0ken"] {
             assert!(!ok(bad), "{bad}");

@@ -289,7 +289,10 @@ mod tests {
     fn answers_are_srs_s() {
         let hooks = Hooks::default();
         let ask = |urls: Vec<String>, open| hooks.ask(event(urls, open)).recv_blocking().unwrap();
-        assert_eq!(ask(vec![server(answer("0")), server(answer("{\"code\": 0, \"data\": 1}"))], false), Verdict::Allowed);
+        assert_eq!(
+            ask(vec![server(answer("0")), server(answer("{\"code\": 0, \"data\": 1}"))], false),
+            Verdict::Allowed
+        );
         let refused = Verdict::Refused("the hook answers 1".to_owned());
         assert_eq!(ask(vec![server(answer("{\"code\": 1}"))], true), refused);
         assert_eq!(ask(vec![server(answer("0")), server(answer("1"))], true), refused);
@@ -306,7 +309,10 @@ mod tests {
             "http://no.such.host.invalid/".to_owned(),
         ];
         for url in no_answers {
-            assert!(matches!(ask(vec![url.clone()], false), Verdict::Refused(why) if why.contains("no answer")), "{url}");
+            assert!(
+                matches!(ask(vec![url.clone()], false), Verdict::Refused(why) if why.contains("no answer")),
+                "{url}"
+            );
             assert_eq!(ask(vec![url.clone()], true), Verdict::Allowed, "{url}");
         }
     }

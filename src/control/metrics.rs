@@ -185,7 +185,9 @@ fn write_streams(text: &mut Text, streams: &[&StreamReport], top: usize) {
     }
     type Row = (&'static str, &'static str, &'static str, fn(&StreamReport) -> u64);
     let rows: [Row; 4] = [
-        ("corecast_stream_players", "gauge", "Players; the stream without a name is all others.", |report| report.players),
+        ("corecast_stream_players", "gauge", "Players; the stream without a name is all others.", |report| {
+            report.players
+        }),
         // Streams change places, so that what the others have sent in all may fall.
         ("corecast_stream_sent_bytes", "gauge", "Bytes sent of a stream.", |report| report.sent_bytes),
         ("corecast_stream_received_bytes", "gauge", "Bytes received of a stream.", |report| {
@@ -214,12 +216,20 @@ mod tests {
     #[test]
     fn streams_are_bounded() {
         let stream = |key: &str, players| StreamReport { key: key.to_owned(), players, ..StreamReport::default() };
-        let streams = vec![stream("v/live/a\"\n", 3), stream("v/live/b", 7), stream("v/live/c", 1), stream("v/live/d", 2)];
+        let streams =
+            vec![stream("v/live/a\"\n", 3), stream("v/live/b", 7), stream("v/live/c", 1), stream("v/live/d", 2)];
         let reports = [ShardReport { streams, ..ShardReport::default() }];
         let exporter = Exporter { top_streams: 2, ..Exporter::default() };
         let stats = [Arc::new(ShardStats::default())];
         stats[0].age.note(4);
-        let seen = Seen { exporter: &exporter, stats: &stats, reports: &reports, connections: 1, cpu_load: 0.5, ids: ("a", "b") };
+        let seen = Seen {
+            exporter: &exporter,
+            stats: &stats,
+            reports: &reports,
+            connections: 1,
+            cpu_load: 0.5,
+            ids: ("a", "b"),
+        };
         let text = write(&seen);
         let players: Vec<&str> = text.lines().filter(|line| line.starts_with("corecast_stream_players{")).collect();
         assert_eq!(

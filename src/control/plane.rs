@@ -44,7 +44,8 @@ pub fn start(server: impl Server) -> std::io::Result<Sender<Handed>> {
     let (give, take) = async_channel::bounded::<Handed>(CONNECTIONS_MAX);
     let main = move || async move {
         let _awake = KeepAwake::start();
-        let plane = Rc::new(Plane { api: api::Api::new(Box::new(server)), connections: Cell::new(0), next: Cell::new(0) });
+        let plane =
+            Rc::new(Plane { api: api::Api::new(Box::new(server)), connections: Cell::new(0), next: Cell::new(0) });
         while let Ok(handed) = take.recv().await {
             if plane.connections.get() < CONNECTIONS_MAX {
                 plane.connections.set(plane.connections.get() + 1);
@@ -76,7 +77,8 @@ async fn serve(plane: Rc<Plane>, handed: Handed) {
     let gate = Gate::new(receiver, tls, unread, is_live);
     let shared = gate.shared();
     let (asking, answering) = (Rc::clone(&plane), Rc::clone(&shared));
-    let answer = service_fn(move |request| Box::pin(respond(Rc::clone(&asking), Rc::clone(&answering), service, peer, request)));
+    let answer =
+        service_fn(move |request| Box::pin(respond(Rc::clone(&asking), Rc::clone(&answering), service, peer, request)));
     let mut http = http1::Builder::new().half_close(false).max_buf_size(64 << 10).serve_connection(gate, answer);
     let served = poll_fn(|cx| http.poll_without_shutdown(cx));
     let late = watch(Rc::clone(&shared));

@@ -102,9 +102,8 @@ impl Sampler {
         let memory = read("/proc/meminfo");
         let (total, available) = (field(&memory, "MemTotal"), field(&memory, "MemAvailable"));
         let (swap, swap_free) = (field(&memory, "SwapTotal"), field(&memory, "SwapFree"));
-        let numbers = |path: &str| -> Vec<f64> {
-            read(path).split_whitespace().map_while(|word| word.parse().ok()).collect()
-        };
+        let numbers =
+            |path: &str| -> Vec<f64> { read(path).split_whitespace().map_while(|word| word.parse().ok()).collect() };
         let (load, uptime) = (numbers("/proc/loadavg"), numbers("/proc/uptime"));
         let (all, inner) = (network(|name| name != "lo"), network(|name| name == "lo"));
         let sockets = read("/proc/net/sockstat");
@@ -160,9 +159,30 @@ impl Sampler {
     /// SRS's `self_proc_stats`: /proc/self/stat by name.
     pub(super) fn self_stats(&self) -> Map<String, Value> {
         const NAMES: [&str; 24] = [
-            "state", "ppid", "pgrp", "session", "tty_nr", "tpgid", "flags", "minflt", "cminflt", "majflt", "cmajflt",
-            "utime", "stime", "cutime", "cstime", "priority", "nice", "num_threads", "itrealvalue", "starttime", "vsize",
-            "rss", "rsslim", "startcode",
+            "state",
+            "ppid",
+            "pgrp",
+            "session",
+            "tty_nr",
+            "tpgid",
+            "flags",
+            "minflt",
+            "cminflt",
+            "majflt",
+            "cmajflt",
+            "utime",
+            "stime",
+            "cutime",
+            "cstime",
+            "priority",
+            "nice",
+            "num_threads",
+            "itrealvalue",
+            "starttime",
+            "vsize",
+            "rss",
+            "rsslim",
+            "startcode",
         ];
         let stat = read("/proc/self/stat");
         let (front, rest) = stat.rsplit_once(')').unwrap_or_default();

@@ -170,7 +170,16 @@ impl Server {
         let wakers = Arc::clone(meshes[0].wakers());
         let (tell, ended) = crossbeam_channel::unbounded();
         let (controls, obeys): (Vec<_>, Vec<_>) = cpus.iter().map(|_| crossbeam_channel::unbounded()).unzip();
-        let server = Self { shared, listening, controls, stats, wakers, ended, reloads: crossbeam_channel::unbounded(), shards: cpus.len() };
+        let server = Self {
+            shared,
+            listening,
+            controls,
+            stats,
+            wakers,
+            ended,
+            reloads: crossbeam_channel::unbounded(),
+            shards: cpus.len(),
+        };
         server.need_plane()?;
         server.listen(&endpoints, listeners);
         let parts = cpus.iter().zip(meshes).zip(obeys).zip(&server.stats);

@@ -7,7 +7,7 @@ use crate::proto::rtmp::server::{Connect, ServerSession};
 #[derive(Debug)]
 pub(in crate::serve) enum Session {
     Rtmp(ServerSession),
-    Http(Box<HttpSession>),
+    Http(HttpSession),
 }
 
 impl Session {

@@ -27,7 +27,10 @@ fn the_api_tells_what_is() {
     }
     assert_eq!((&stream["video"]["width"], &stream["video"]["height"]), (&640.into(), &360.into()));
     assert_eq!((&stream["audio"]["codec"], &stream["audio"]["sample_rate"]), (&"AAC".into(), &44_100.into()));
-    assert_eq!((&stream["audio"]["profile"], &stream["url"], &stream["flv"]), (&"LC".into(), &"/live/livestream".into(), &"/live/livestream.flv".into()));
+    assert_eq!(
+        (&stream["audio"]["profile"], &stream["url"], &stream["flv"]),
+        (&"LC".into(), &"/live/livestream".into(), &"/live/livestream.flv".into())
+    );
     let rates = eventually("rates", || {
         let stream = web.live("livestream");
         let (recv, send) = (stream["kbps"]["recv_30s"].as_u64()?, stream["kbps"]["send_30s"].as_u64()?);
@@ -40,15 +43,28 @@ fn the_api_tells_what_is() {
     let clients = clients["clients"].as_array().expect("a list");
     let of = |kind: &str| clients.iter().find(|client| client["type"] == kind).unwrap_or_else(|| panic!("{clients:?}"));
     let playing = of("rtmp-play");
-    assert!(playing["send_bytes"].as_u64() > Some(10_000) && playing["alive"].as_f64() > Some(0.0) && playing["ip"] == "127.0.0.1");
+    assert!(
+        playing["send_bytes"].as_u64() > Some(10_000)
+            && playing["alive"].as_f64() > Some(0.0)
+            && playing["ip"] == "127.0.0.1"
+    );
     assert_eq!((&of("fmle-publish")["id"], &playing["stream"]), (&stream["publish"]["cid"], &stream["id"]));
     let vhosts = web.ask("/api/v1/vhosts");
-    assert_eq!((&vhosts["vhosts"][0]["name"], &vhosts["vhosts"][0]["clients"]), (&"__defaultVhost__".into(), &2.into()));
+    assert_eq!(
+        (&vhosts["vhosts"][0]["name"], &vhosts["vhosts"][0]["clients"]),
+        (&"__defaultVhost__".into(), &2.into())
+    );
     let vhost = vhosts["vhosts"][0]["id"].as_str().expect("an id");
     assert_eq!(web.ask(&format!("/api/v1/vhosts/{vhost}"))["vhost"]["streams"], 1);
     for (path, field) in [
-        ("versions", "version"), ("summaries", "self"), ("rusages", "ru_maxrss"), ("self_proc_stats", "pid"),
-        ("system_proc_stats", "idle"), ("meminfos", "MemTotal"), ("features", "features"), ("requests", "headers"),
+        ("versions", "version"),
+        ("summaries", "self"),
+        ("rusages", "ru_maxrss"),
+        ("self_proc_stats", "pid"),
+        ("system_proc_stats", "idle"),
+        ("meminfos", "MemTotal"),
+        ("features", "features"),
+        ("requests", "headers"),
     ] {
         let answer = web.ask(&format!("/api/v1/{path}"));
         assert!(answer["code"] == 0 && answer["server"].as_str().is_some_and(|id| id.starts_with("vid-")), "{answer}");
@@ -57,7 +73,8 @@ fn the_api_tells_what_is() {
     let summary = web.ask("/api/v1/summaries");
     assert_eq!(summary["data"]["self"]["pid"], web.server.pid());
     let shards = web.ask("/api/v1/shards");
-    let players: u64 = shards["shards"].as_array().expect("a list").iter().filter_map(|shard| shard["players"].as_u64()).sum();
+    let players: u64 =
+        shards["shards"].as_array().expect("a list").iter().filter_map(|shard| shard["players"].as_u64()).sum();
     assert_eq!(players, 1);
     assert!(web.ask("/api/v1/")["urls"]["streams"].is_string() && web.ask("/api")["urls"]["v1"].is_string());
     publisher.kill();
@@ -81,7 +98,10 @@ fn kicking_a_client_works() {
     let all = list("?count=100");
     let players_of = |all: &[serde_json::Value]| all.iter().filter(|client| client["type"] == "rtmp-play").count();
     assert_eq!(players_of(&all), 12);
-    let id = all.iter().find(|client| client["type"] == "rtmp-play").expect("a player")["id"].as_str().expect("an id").to_owned();
+    let id = all.iter().find(|client| client["type"] == "rtmp-play").expect("a player")["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     let kick = |id: &str| request(web.api(), "DELETE", &format!("/api/v1/clients/{id}"), "");
     assert_eq!(kick(&id).status, 200);
     web.server.wait_for_log("an operator has disconnected it", 1);
@@ -91,7 +111,12 @@ fn kicking_a_client_works() {
         assert!(matches!(kick(bad).status, 400 | 404), "{bad}");
     }
     let status = |path: &str| get(web.api(), path).status;
-    for path in ["/api/v1/streams?start=-1", "/api/v1/clients?count=1001", "/api/v1/clients?count=abc", "/api/v1/raw?rpc=nothing"] {
+    for path in [
+        "/api/v1/streams?start=-1",
+        "/api/v1/clients?count=1001",
+        "/api/v1/clients?count=abc",
+        "/api/v1/raw?rpc=nothing",
+    ] {
         assert!(matches!(status(path), 400 | 403), "{path}");
     }
     for path in ["/api/v2/streams", "/api/v1/nothing", "/api/v1/streams/none", "/api/v1/versions/1", "/nothing"] {
@@ -145,11 +170,18 @@ fn the_raw_api_reloads() {
     let web = Web { server: Server::start(&text) };
     assert_eq!(web.ask("/api/v1/raw?rpc=raw")["http_api"]["raw_api"]["allow_reload"], true);
     assert_eq!(web.ask("/api/v1/raw?rpc=reload")["changes"], 0);
-    std::fs::write(web.server.file("test.conf"), text.replace("vhost __defaultVhost__ { ", "vhost __defaultVhost__ { chunk_size 4096; ")).expect("a file");
+    std::fs::write(
+        web.server.file("test.conf"),
+        text.replace("vhost __defaultVhost__ { ", "vhost __defaultVhost__ { chunk_size 4096; "),
+    )
+    .expect("a file");
     assert_eq!(web.ask("/api/v1/raw?rpc=reload")["changes"], 1);
     std::fs::write(web.server.file("test.conf"), "nonsense").expect("a file");
     let faults = get(web.api(), "/api/v1/raw?rpc=reload");
-    assert!(faults.status == 422 && faults.json()["message"].as_str().is_some_and(|text| text.contains("test.conf:1")), "{faults:?}");
+    assert!(
+        faults.status == 422 && faults.json()["message"].as_str().is_some_and(|text| text.contains("test.conf:1")),
+        "{faults:?}"
+    );
     assert_eq!(web.ask("/api/v1/versions")["code"], 0, "the old configuration serves on");
 }
 
@@ -157,25 +189,43 @@ fn the_raw_api_reloads() {
 #[test]
 fn metrics_are_prometheus_s() {
     let web = Web::start("http_remux { enabled on; }");
-    let _lives: Vec<Live> = (0..25).map(|number| Live::start(web.server.address(), "live", &format!("s\"{number}"), 20, 25, 0)).collect();
+    let _lives: Vec<Live> =
+        (0..25).map(|number| Live::start(web.server.address(), "live", &format!("s\"{number}"), 20, 25, 0)).collect();
     let mut player = Peer::play(web.server.address(), "live", "s\"7");
     player.expect_frames(60);
     let answer = get(web.exporter(), "/metrics");
     assert!(answer.has("content-type: text/plain; version=0.0.4; charset=utf-8"), "{answer:?}");
-    assert_eq!((get(web.api(), "/metrics").status, get(web.exporter(), "/").status, get(web.http(), "/metrics").status), (200, 404, 404));
+    assert_eq!(
+        (get(web.api(), "/metrics").status, get(web.exporter(), "/").status, get(web.http(), "/metrics").status),
+        (200, 404, 404)
+    );
     let text = answer.text();
     let sum = |name: &str| -> f64 {
-        let lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} ")));
+        let lines =
+            text.lines().filter(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} ")));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     };
     assert_eq!((sum("srs_streams"), sum("corecast_publishers"), sum("corecast_players")), (25.0, 25.0, 1.0));
     assert_eq!(text.matches("corecast_stream_players{").count(), 21, "the top 20 and the rest");
     assert!(text.contains("corecast_stream_players{stream=\"__defaultVhost__/live/s\\\"7\"} 1"), "{text}");
-    for name in ["srs_send_bytes_total", "srs_receive_bytes_total", "srs_clients_total", "corecast_sends_total", "corecast_frame_age_seconds_count", "corecast_memory_bytes"] {
+    for name in [
+        "srs_send_bytes_total",
+        "srs_receive_bytes_total",
+        "srs_clients_total",
+        "corecast_sends_total",
+        "corecast_frame_age_seconds_count",
+        "corecast_memory_bytes",
+    ] {
         assert!(sum(name) > 0.0, "{name}");
     }
     let Some(promtool) = tool("promtool") else { return };
-    let mut child = std::process::Command::new(promtool).args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("promtool");
+    let mut child = std::process::Command::new(promtool)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool");
     child.stdin.take().expect("stdin").write_all(text.as_bytes()).expect("metrics");
     let output = child.wait_with_output().expect("promtool");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

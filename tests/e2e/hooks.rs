@@ -31,7 +31,8 @@ impl Hook {
         let (keep, answer) = (Arc::clone(&told), Arc::new(answer));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (mut stream, keep, answer) = (stream.expect("a connection"), Arc::clone(&keep), Arc::clone(&answer));
+                let (mut stream, keep, answer) =
+                    (stream.expect("a connection"), Arc::clone(&keep), Arc::clone(&answer));
                 std::thread::spawn(move || {
                     let mut request = Vec::new();
                     let body = loop {
@@ -50,7 +51,10 @@ impl Hook {
                     match reply {
                         None => std::thread::sleep(Duration::from_secs(100)),
                         Some(text) => {
-                            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
+                            let head = format!(
+                                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                                text.len()
+                            );
                             drop(stream.write_all(format!("{head}{text}").as_bytes()));
                         }
                     }
@@ -94,13 +98,22 @@ fn hooks_are_told_what_srs_tells() {
     player.expect_frames(20);
     drop(player);
     let mut socket = connected(web.http());
-    socket.write_all(b"GET /live/livestream.flv?key=1 HTTP/1.1\r\nHost: h\r\nReferer: http://page/\r\n\r\n").expect("a request");
+    socket
+        .write_all(b"GET /live/livestream.flv?key=1 HTTP/1.1\r\nHost: h\r\nReferer: http://page/\r\n\r\n")
+        .expect("a request");
     let mut begin = [0; 100];
     socket.read_exact(&mut begin).expect("a response");
     drop(socket);
     publisher.success();
     let publish = hook.wait("on_publish");
-    for (field, value) in [("app", "live"), ("stream", "livestream"), ("param", "?token=abc"), ("vhost", "__defaultVhost__"), ("ip", "127.0.0.1"), ("stream_url", "/live/livestream")] {
+    for (field, value) in [
+        ("app", "live"),
+        ("stream", "livestream"),
+        ("param", "?token=abc"),
+        ("vhost", "__defaultVhost__"),
+        ("ip", "127.0.0.1"),
+        ("stream_url", "/live/livestream"),
+    ] {
         assert_eq!(publish[field], value, "{publish}");
     }
     let connect = hook.wait("on_connect");
@@ -118,7 +131,11 @@ fn hooks_are_told_what_srs_tells() {
         (counts() == [2, 2, 2]).then_some(())
     });
     let plays: Vec<Value> = hook.all().into_iter().filter(|event| event["action"] == "on_play").collect();
-    assert!(plays.iter().any(|play| play["param"] == "?who=me") && plays.iter().any(|play| play["param"] == "?key=1" && play["pageUrl"] == "http://page/"), "{plays:?}");
+    assert!(
+        plays.iter().any(|play| play["param"] == "?who=me")
+            && plays.iter().any(|play| play["param"] == "?key=1" && play["pageUrl"] == "http://page/"),
+        "{plays:?}"
+    );
     let close = hook.wait("on_close");
     assert!(close["send_bytes"].as_u64() > Some(0) && close["recv_bytes"].as_u64() > Some(0), "{close}");
     assert!(!client.is_empty());
@@ -135,7 +152,11 @@ fn hooks_refuse_connects_publishes_and_plays() {
     let _live = Live::start(web.server.address(), "live", "s", 20, 25, 0);
     let mut peer = Peer::handshake(web.server.address(), corecast::proto::rtmp::handshake::Scheme::Simple);
     peer.connect_app("closed", &format!("rtmp://{}/closed", web.server.address()));
-    assert!(peer.until_closed().iter().any(|message| String::from_utf8_lossy(&message.payload).contains("NetConnection.Connect.Rejected")));
+    assert!(
+        peer.until_closed()
+            .iter()
+            .any(|message| String::from_utf8_lossy(&message.payload).contains("NetConnection.Connect.Rejected"))
+    );
     for (command, code) in [("publish", "NetStream.Publish.BadName"), ("play", "NetStream.Play.Failed")] {
         let mut peer = Peer::connect(web.server.address(), "live");
         let msid = peer.create_stream();
@@ -205,7 +226,10 @@ fn a_publish_that_waited_for_a_hook_is_whole() {
         std::thread::sleep(Duration::from_millis(300));
         Some("0".to_owned())
     });
-    let web = Web::start(&format!("http_remux {{ enabled on; wait_stream 10; }} http_hooks {{ enabled on; on_publish {}; }}", hook.url));
+    let web = Web::start(&format!(
+        "http_remux {{ enabled on; wait_stream 10; }} http_hooks {{ enabled on; on_publish {}; }}",
+        hook.url
+    ));
     for number in 0..8 {
         let name = format!("s{number}");
         let mut player = Peer::play(web.server.address(), "live", &name);

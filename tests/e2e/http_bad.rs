@@ -72,8 +72,17 @@ fn malformed_requests_get_their_status_and_the_end() {
         assert_eq!(read_answer(&mut socket, false).map(|answer| answer.status), Some(200));
         drop(socket.write_all(text.as_bytes()));
         let answer = read_answer(&mut socket, false);
-        assert_eq!(answer.map(|answer| answer.status), Some(*status), "behind the page: {:?}", &text[..text.len().min(90)]);
-        assert!(closed_after(&mut socket) < Duration::from_secs(2), "it goes on after {:?}", &text[..text.len().min(90)]);
+        assert_eq!(
+            answer.map(|answer| answer.status),
+            Some(*status),
+            "behind the page: {:?}",
+            &text[..text.len().min(90)]
+        );
+        assert!(
+            closed_after(&mut socket) < Duration::from_secs(2),
+            "it goes on after {:?}",
+            &text[..text.len().min(90)]
+        );
     }
     let (code, totals) = web.server.stop();
     assert_eq!((code, totals.value("panics")), (Some(0), 0));
@@ -97,7 +106,8 @@ fn slow_heads_are_cut() {
         })
     };
     let silent = |address: SocketAddr| std::thread::spawn(move || closed_after(&mut connected(address)));
-    let all: Vec<_> = [web.http(), web.api()].into_iter().flat_map(|address| [slow(address), silent(address)]).collect();
+    let all: Vec<_> =
+        [web.http(), web.api()].into_iter().flat_map(|address| [slow(address), silent(address)]).collect();
     for waited in all {
         let seconds = waited.join().expect("a client").as_secs_f64();
         assert!((8.0..18.0).contains(&seconds), "cut after {seconds} s");
@@ -161,7 +171,9 @@ fn skips_of_a_throttled_player_are_counted() {
     assert_eq!(skips[0], 0, "the other player's");
     let stream = web.live("s");
     assert!(stream["skips"].as_u64() >= Some(2) && stream["frame_age"]["count"].as_u64() > Some(0), "{stream}");
-    assert!(get(web.exporter(), "/metrics").text().contains("corecast_stream_skips{stream=\"__defaultVhost__/live/s\"}"));
+    assert!(
+        get(web.exporter(), "/metrics").text().contains("corecast_stream_skips{stream=\"__defaultVhost__/live/s\"}")
+    );
 }
 
 fn upgrade(address: SocketAddr) -> TcpStream {
@@ -169,7 +181,10 @@ fn upgrade(address: SocketAddr) -> TcpStream {
     let key = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     socket.write_all(format!("GET /live/s.flv HTTP/1.1\r\nHost: h\r\n{key}\r\n").as_bytes()).expect("a request");
     let head = read_head(&mut socket).expect("a head");
-    assert!(head.starts_with("HTTP/1.1 101") && head.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 101") && head.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        "{head}"
+    );
     socket
 }
 
@@ -254,7 +269,9 @@ fn thousands_of_garbage_requests() {
 /// players are not among them.
 #[test]
 fn the_page_and_the_api_have_a_limit_of_their_own() {
-    let server = Server::start(&crate::web::config("", "", "http_remux { enabled on; }").replace("max_connections 6000", "max_connections 3"));
+    let server = Server::start(
+        &crate::web::config("", "", "http_remux { enabled on; }").replace("max_connections 6000", "max_connections 3"),
+    );
     let web = Web { server };
     let _live = Live::start(web.server.address(), "live", "s", 20, 25, 0);
     // A server that is full still answers its operator.
@@ -264,8 +281,7 @@ fn the_page_and_the_api_have_a_limit_of_their_own() {
     let resting: Vec<TcpStream> = (0..300).map(|_| connected(web.api())).collect();
     web.server.wait_for_log("connections for the page and the API", 1);
     drop(resting);
-    let Answer { status, .. } = eventually("an answer", || {
-        std::panic::catch_unwind(|| request(web.api(), "GET", "/api/v1/versions", "")).ok()
-    });
+    let Answer { status, .. } =
+        eventually("an answer", || std::panic::catch_unwind(|| request(web.api(), "GET", "/api/v1/versions", "")).ok());
     assert_eq!(status, 200);
 }

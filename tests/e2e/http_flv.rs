@@ -177,14 +177,25 @@ fn ask_for(address: SocketAddr, path: &str) -> TcpStream {
 /// HEAD, Range, conditions, HTTP/1.0, CORS, vhosts, what is missing; many requests on one connection.
 #[test]
 fn requests_are_answered_as_http_asks() {
-    let web = Web { server: Server::start(&crate::web::config("vhost other.host { http_remux { enabled on; mount [vhost]/[app]/[stream].flv; } } vhost plain.host { }", "", "http_remux { enabled on; }")) };
+    let web = Web {
+        server: Server::start(&crate::web::config(
+            "vhost other.host { http_remux { enabled on; mount [vhost]/[app]/[stream].flv; } } vhost plain.host { }",
+            "",
+            "http_remux { enabled on; }",
+        )),
+    };
     let _live = Live::start(web.server.address(), "live", "s", 20, 25, 0);
     let _other = Live::start(web.server.address(), "live", "o?vhost=other.host", 20, 25, 0);
     web.live("s");
     web.live("o");
     let head = request(web.http(), "HEAD", "/live/s.flv", "");
     assert_eq!(head.status, 200);
-    for line in ["content-type: video/x-flv", "transfer-encoding: chunked", "access-control-allow-origin: *", "accept-ranges: none"] {
+    for line in [
+        "content-type: video/x-flv",
+        "transfer-encoding: chunked",
+        "access-control-allow-origin: *",
+        "accept-ranges: none",
+    ] {
         assert!(head.has(line), "{line}: {head:?}");
     }
     let status = |path: &str, fields: &str| request(web.http(), "GET", path, fields).status;
@@ -204,7 +215,9 @@ fn requests_are_answered_as_http_asks() {
     // One connection: what is missing, the page, HEAD, missing again, and in the end the stream.
     let mut socket = connected(web.http());
     for _ in 0..3 {
-        for (method, path, expected) in [("GET", "/live/none.flv", 404), ("GET", "/", 200), ("HEAD", "/live/s.flv", 200)] {
+        for (method, path, expected) in
+            [("GET", "/live/none.flv", 404), ("GET", "/", 200), ("HEAD", "/live/s.flv", 200)]
+        {
             socket.write_all(format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).expect("a request");
             let answer = read_answer(&mut socket, method == "HEAD").expect("an answer");
             assert_eq!((answer.status, path), (expected, path));
@@ -318,8 +331,18 @@ fn https_flv_arrives_whole() {
     assert_eq!(packets(&ffmpeg.success()), published);
     assert_eq!(hashes(&packets_of_file(Path::new("ffmpeg"), &file)), hashes(&published));
     // The page, and a missing stream, on one connection.
-    let urls = [format!("https://{secure}/"), format!("https://{secure}/page/mpegts.js"), format!("https://{secure}/nothing")];
-    let text = Running::start(bounded("curl").args(["-sSk", "-o", "/dev/null", "-w", "%{http_code} %{num_connects}\n"]).arg(&urls[0]).args(["-o", "/dev/null"]).arg(&urls[1]).args(["-o", "/dev/null"]).arg(&urls[2])).success();
+    let urls =
+        [format!("https://{secure}/"), format!("https://{secure}/page/mpegts.js"), format!("https://{secure}/nothing")];
+    let text = Running::start(
+        bounded("curl")
+            .args(["-sSk", "-o", "/dev/null", "-w", "%{http_code} %{num_connects}\n"])
+            .arg(&urls[0])
+            .args(["-o", "/dev/null"])
+            .arg(&urls[1])
+            .args(["-o", "/dev/null"])
+            .arg(&urls[2]),
+    )
+    .success();
     assert_eq!(text, "200 1\n200 0\n404 0\n");
 }
 
@@ -339,6 +362,8 @@ fn players_of_all_protocols_share_a_stream() {
     sockets.truncate(39);
     eventually("44 players", || (web.live("s")["players"] == 44).then_some(()));
     let kinds = web.ask("/api/v1/clients?count=100");
-    let of = |kind: &str| kinds["clients"].as_array().expect("a list").iter().filter(|client| client["type"] == kind).count();
+    let of = |kind: &str| {
+        kinds["clients"].as_array().expect("a list").iter().filter(|client| client["type"] == kind).count()
+    };
     assert_eq!((of("flv-play"), of("rtmp-play"), of("fmle-publish")), (39, 5, 1), "{kinds}");
 }

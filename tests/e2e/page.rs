@@ -2,7 +2,7 @@
 
 use crate::{
     live::Live,
-    media::{Running, avc_only, avc_aac, bounded, have},
+    media::{Running, avc_aac, avc_only, bounded, have},
     web::{Web, get, node_modules, request},
 };
 use serde_json::Value;
@@ -46,10 +46,23 @@ fn the_page_plays_in_a_browser() {
 fn the_page_s_files_are_served() {
     let web = Web::start("http_remux { enabled on; }");
     let _live = Live::start(web.server.address(), "live", "s", 20, 25, 0);
-    for (path, content_type) in [("/", "text/html"), ("/index.html", "text/html"), ("/page/app.js", "text/javascript"), ("/page/style.css", "text/css"), ("/page/mpegts.js", "text/javascript")] {
+    for (path, content_type) in [
+        ("/", "text/html"),
+        ("/index.html", "text/html"),
+        ("/page/app.js", "text/javascript"),
+        ("/page/style.css", "text/css"),
+        ("/page/mpegts.js", "text/javascript"),
+    ] {
         let answer = get(web.http(), path);
-        assert!(answer.status == 200 && answer.head.contains(&format!("content-type: {content_type}")), "{path}: {}", answer.head);
-        assert!(answer.head.contains("content-security-policy: default-src 'self'") && answer.has("x-content-type-options: nosniff"));
+        assert!(
+            answer.status == 200 && answer.head.contains(&format!("content-type: {content_type}")),
+            "{path}: {}",
+            answer.head
+        );
+        assert!(
+            answer.head.contains("content-security-policy: default-src 'self'")
+                && answer.has("x-content-type-options: nosniff")
+        );
         let tag = answer.head.lines().find_map(|line| line.strip_prefix("etag: ")).expect("a tag").to_owned();
         let again = request(web.http(), "GET", path, &format!("If-None-Match: {tag}\r\n"));
         assert_eq!((again.status, again.body.len()), (304, 0));

@@ -34,7 +34,9 @@ impl Blocks {
         let server = load_server(loader, self.server);
         let mut api = load_api(loader, self.api);
         // On the same port the HTTP server answers for both.
-        let shared = |listen: &Listen| server.1.iter().any(|(other, _)| other.address == listen.address && other.address.port() != 0);
+        let shared = |listen: &Listen| {
+            server.1.iter().any(|(other, _)| other.address == listen.address && other.address.port() != 0)
+        };
         api.0.listen.retain(|listen| !shared(listen));
         api.1.retain(|(listen, _)| !shared(listen));
         (server, api, load_exporter(loader, self.exporter))
@@ -188,7 +190,10 @@ fn load_remux(mut section: Section<'_>) -> HttpRemux {
         let help = "write `[vhost]/[app]/[stream].flv`";
         if [".ts", ".aac", ".mp3"].iter().any(|suffix| mount.ends_with(suffix)) {
             section.loader.fault(&word, format!("`{mount}` is SRS's and not supported: HTTP-TS, AAC, MP3"), help);
-        } else if !remux.mount.starts_with('/') || remux.mount.matches("[stream]").count() != 1 || remux.mount.matches("[app]").count() > 1 {
+        } else if !remux.mount.starts_with('/')
+            || remux.mount.matches("[stream]").count() != 1
+            || remux.mount.matches("[app]").count() > 1
+        {
             section.loader.fault(&word, format!("`{mount}` is no path with `[stream]` in it"), help);
         }
     }

@@ -14,8 +14,8 @@ use glommio::timer::Timer;
 use http_body_util::Full;
 use hyper::{HeaderMap, Method, Response, StatusCode, header, http::request::Parts};
 use model::{
-    Client, Clients, Done, Failure, Figures, Kbps, OneClient, OneStream, OneVhost, Raw, Shard, Shards, Stream,
-    Streams, Urls, Version, Versions, Vhost, Vhosts,
+    Client, Clients, Done, Failure, Figures, Kbps, OneClient, OneStream, OneVhost, Raw, Shard, Shards, Stream, Streams,
+    Urls, Version, Versions, Vhost, Vhosts,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -179,9 +179,9 @@ impl Api {
     async fn ask<T>(&self, shard: usize, call: impl FnOnce(Sender<T>) -> Call) -> Result<T, Wrong> {
         let (reply, answer) = async_channel::bounded(1);
         self.call(shard, call(reply));
-        within(SHARD_TIME, answer).await.ok_or_else(|| {
-            wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, format!("shard {shard} does not answer"))
-        })
+        within(SHARD_TIME, answer)
+            .await
+            .ok_or_else(|| wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, format!("shard {shard} does not answer")))
     }
 
     /// Asks every shard what it knows.
@@ -194,7 +194,8 @@ impl Api {
         }
         let mut reports = Vec::new();
         for (shard, answer) in answers.into_iter().enumerate() {
-            let silent = || wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, format!("shard {shard} does not answer"));
+            let silent =
+                || wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, format!("shard {shard} does not answer"));
             reports.push(within(SHARD_TIME, answer).await.ok_or_else(silent)?);
         }
         Ok(reports)
@@ -234,7 +235,10 @@ impl Api {
                 streams: own().count() as u64,
                 send_bytes: sum(|stream| stream.send_bytes),
                 recv_bytes: sum(|stream| stream.recv_bytes),
-                kbps: Kbps { recv_30s: sum(|stream| stream.kbps.recv_30s), send_30s: sum(|stream| stream.kbps.send_30s) },
+                kbps: Kbps {
+                    recv_30s: sum(|stream| stream.kbps.recv_30s),
+                    send_30s: sum(|stream| stream.kbps.send_30s),
+                },
                 id: id.clone(),
             }
         };
@@ -342,7 +346,8 @@ async fn within<T>(limit: Duration, answer: Receiver<T>) -> Option<T> {
 fn page(query: &str) -> Result<(usize, usize), Wrong> {
     let number = |name: &str, default: usize, most: usize| {
         let Some(text) = crate::proto::http::query_value(query, name) else { return Ok(default) };
-        let number = text.parse().ok().filter(|number| *number <= most && text.bytes().all(|byte| byte.is_ascii_digit()));
+        let number =
+            text.parse().ok().filter(|number| *number <= most && text.bytes().all(|byte| byte.is_ascii_digit()));
         number.ok_or_else(|| {
             wrong(StatusCode::BAD_REQUEST, code::BAD_REQUEST, format!("{name} must be a number from 0 to {most}"))
         })

@@ -1,7 +1,7 @@
 //! What the API says: SRS's JSON, and figures of ours beside.
 
-use crate::control::{AudioReport, ClientReport, StreamReport, VideoReport, access::stable_id};
 use crate::config::{Config, DEFAULT_VHOST};
+use crate::control::{AudioReport, ClientReport, StreamReport, VideoReport, access::stable_id};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -198,10 +198,7 @@ impl Stream {
             frames: publish.map_or(0, |publish| publish.frames),
             send_bytes: report.sent_bytes,
             recv_bytes: publish.map_or(0, |publish| publish.received_bytes),
-            kbps: Kbps {
-                recv_30s: publish.map_or(0, |publish| publish.received_kbps),
-                send_30s: report.sent_kbps,
-            },
+            kbps: Kbps { recv_30s: publish.map_or(0, |publish| publish.received_kbps), send_30s: report.sent_kbps },
             publish: Publish {
                 active: publish.is_some(),
                 cid: publish.map_or_else(String::new, |publish| publish.client_id.clone()),

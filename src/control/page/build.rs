@@ -43,5 +43,7 @@ fn fetch(source: &Path, out: &Path) -> Result<String, String> {
     let file = out.join("node_modules/mpegts.js/dist/mpegts.js");
     let library = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
     // It hands itself over in CommonJS's way.
-    Ok(format!("const module = {{ exports: {{}} }}; const exports = module.exports;\n{library}\nexport default module.exports;\n"))
+    Ok(format!(
+        "const module = {{ exports: {{}} }}; const exports = module.exports;\n{library}\nexport default module.exports;\n"
+    ))
 }

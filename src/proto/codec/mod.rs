@@ -7,8 +7,8 @@ mod enhanced;
 mod sequence;
 mod sound;
 
-pub use sound::{Sound, read_sound};
 pub use sequence::{Picture, SequenceError, read_sequence_header};
+pub use sound::{Sound, read_sound};
 
 use super::{
     amf::{Value, amf0},

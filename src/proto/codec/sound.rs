@@ -85,7 +85,8 @@ mod tests {
         assert_eq!(seen(&[0x90, b'm', b'p', b'4', b'a', 0x11, 0x88]), Some((48_000, 1, "LC")));
         assert_eq!(seen(b"\x90OpusOpusHead\x01\x02"), Some((48_000, 2, "")));
         assert_eq!(seen(&[0x2F]), Some((44_100, 2, "")), "MP3");
-        for nothing in [&[][..], &[0xAF], &[0xAF, 1, 0x12, 0x10], &[0xAF, 0, 0x12], &[0xAF, 0, 0x17, 0xFF], &[0x91, 1]] {
+        for nothing in [&[][..], &[0xAF], &[0xAF, 1, 0x12, 0x10], &[0xAF, 0, 0x12], &[0xAF, 0, 0x17, 0xFF], &[0x91, 1]]
+        {
             assert_eq!(seen(nothing), None, "{nothing:?}");
         }
     }

@@ -277,22 +277,31 @@ mod tests {
 
     #[test]
     fn heads_are_read_at_every_split() {
-        let text = "GET /live/a%20b.flv?vhost=v&x=1 HTTP/1.1\r\nHost: Example.COM:8080\r\nReferer: http://p/\r\n\r\nmore";
+        let text =
+            "GET /live/a%20b.flv?vhost=v&x=1 HTTP/1.1\r\nHost: Example.COM:8080\r\nReferer: http://p/\r\n\r\nmore";
         let whole = text.len() - 4;
         for cut in 0..whole {
             assert_eq!(read(&text[..cut]), Ok(None), "cut at {cut}");
         }
         let head = good(text);
-        assert_eq!((head.method.as_str(), head.path.as_str(), head.query.as_str()), ("GET", "/live/a b.flv", "vhost=v&x=1"));
+        assert_eq!(
+            (head.method.as_str(), head.path.as_str(), head.query.as_str()),
+            ("GET", "/live/a b.flv", "vhost=v&x=1")
+        );
         assert_eq!((head.host.as_str(), head.bytes, head.keep_alive), ("example.com", whole, true));
         assert_eq!(query_value(&head.query, "vhost").as_deref(), Some("v"));
         assert_eq!(good("GET http://x/y HTTP/1.1\r\nHost: [::1]:80\r\n\r\n").host, "::1");
-        assert!(!good("GET / HTTP/1.0\r\n\r\n").keep_alive && !good("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").keep_alive);
+        assert!(
+            !good("GET / HTTP/1.0\r\n\r\n").keep_alive
+                && !good("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").keep_alive
+        );
     }
 
     #[test]
     fn websocket_handshakes_are_known() {
-        let head = good("GET /a.flv HTTP/1.1\r\nHost: h\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Key: k==\r\n\r\n");
+        let head = good(
+            "GET /a.flv HTTP/1.1\r\nHost: h\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Key: k==\r\n\r\n",
+        );
         assert_eq!(head.websocket_key.as_deref(), Some("k=="));
     }
 

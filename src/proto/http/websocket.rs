@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn frames_are_read_at_every_split() {
-        let wire = [masked(0x89, b"hey"), masked(0x82, b"dropped"), masked(0x8A, b""), masked(0x88, &[3, 232])].concat();
+        let wire =
+            [masked(0x89, b"hey"), masked(0x82, b"dropped"), masked(0x8A, b""), masked(0x88, &[3, 232])].concat();
         for cut in 0..=wire.len() {
             let (mut reader, mut said, mut kept) = (Reader::default(), Vec::new(), Vec::new());
             for part in [&wire[..cut], &wire[cut..]] {

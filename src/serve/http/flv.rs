@@ -3,11 +3,7 @@
 use crate::{
     config::HttpRemux,
     net::Gather,
-    proto::{
-        codec,
-        flv::TagKind,
-        http::websocket,
-    },
+    proto::{codec, flv::TagKind, http::websocket},
     serve::wire::Sink,
     stream::{Entry, Headers, Replica, Subscription},
 };

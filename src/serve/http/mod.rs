@@ -120,7 +120,10 @@ impl LiveRequest {
     fn of(config: &Config, head: &Head) -> Option<(Self, String)> {
         let (vhost, app, stream) = config.live_stream(&head.vhost(), &head.path).filter(|_| head.is_plain_get())?;
         let head_only = head.method == "HEAD";
-        let tc_url = format!("http://{}/{app}", if head.host.contains(':') { format!("[{}]", head.host) } else { head.host.clone() });
+        let tc_url = format!(
+            "http://{}/{app}",
+            if head.host.contains(':') { format!("[{}]", head.host) } else { head.host.clone() }
+        );
         let address = StreamAddress::resolve(&tc_url, app, &format!("{stream}?{}", head.query)).ok()?;
         let framing = match (&head.websocket_key, head.is_http11) {
             (Some(_), _) => Framing::WebSocket,
@@ -137,7 +140,9 @@ fn opening(head: &Head, framing: Framing, crossdomain: bool) -> Vec<u8> {
     let mut text = String::with_capacity(256);
     if let Some(key) = &head.websocket_key {
         let accept = websocket::derive_accept_key(key.as_bytes());
-        text.push_str("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
+        text.push_str(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
+        );
         text.push_str(&accept);
         text.push_str("\r\n");
     } else {

@@ -160,7 +160,7 @@ impl ShardServer {
                 self.play(id, &mut connection, msid, &stream, duration_ms)
             }
             (Wish::Play { msid, .. }, Some(why)) => super::events::refuse_play(&mut connection, msid, why),
-            (Wish::Live(live), refused) => self.resume_live(id, &mut connection, live, refused),
+            (Wish::Live(live), refused) => self.resume_live(id, &mut connection, *live, refused),
         };
         self.put_back(id, connection);
         self.flush_connection(id, Turn::Own);

@@ -1,8 +1,12 @@
 //! What peers want, and what comes of it.
 
 use super::{
-    CloseReason, Outcome, Publisher, ShardMessage, ShardServer, access::{Access, Found, Wish}, flush::Turn, member, peer::Connection, place,
-    session_settings, stream_settings,
+    CloseReason, Outcome, Publisher, ShardMessage, ShardServer,
+    access::{Access, Found, Wish},
+    flush::Turn,
+    member,
+    peer::Connection,
+    place, session_settings, stream_settings,
 };
 use crate::{
     config::{Action, Takeover},
@@ -17,12 +21,12 @@ use crate::{
         },
     },
     serve::{
-    play::{Play, Wire},
-    rtmp::{
-        player::RtmpWire,
-        publisher::{Publish, Summary, Target},
-    },
-    session::Session,
+        play::{Play, Wire},
+        rtmp::{
+            player::RtmpWire,
+            publisher::{Publish, Summary, Target},
+        },
+        session::Session,
     },
     shard::relay::StreamId,
 };
@@ -158,10 +162,9 @@ impl ShardServer {
                 }
             }
             Event::Receive { msid, kind, wanted } => {
-                if let Some(play) = connection.plays.iter_mut().find(|play| play.msid == msid) {
-                    if let Wire::Rtmp(rtmp) = &mut play.wire {
-                        rtmp.receive(kind, wanted);
-                    }
+                let play = connection.plays.iter_mut().find(|play| play.msid == msid);
+                if let Some(Play { wire: Wire::Rtmp(rtmp), .. }) = play {
+                    rtmp.receive(kind, wanted);
                 }
             }
             Event::Media { msid, kind, timestamp, body } => {
@@ -191,9 +194,7 @@ impl ShardServer {
         match self.wants(connection, Action::Publish, &stream) {
             Access::Granted => self.publish(id, connection, msid, &stream, 0),
             Access::Refused(why) => refuse_publish(connection, msid, why),
-            Access::Ask(event) => {
-                Outcome::Ask { wish: Wish::Publish { msid, stream }, event, unread: Vec::new() }
-            }
+            Access::Ask(event) => Outcome::Ask { wish: Wish::Publish { msid, stream }, event, unread: Vec::new() },
         }
     }
 

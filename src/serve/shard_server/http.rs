@@ -56,17 +56,18 @@ impl ShardServer {
             match self.want_live(id, connection, live) {
                 Outcome::Continue => {}
                 Outcome::SetNodelay(nodelay) => next = Outcome::SetNodelay(nodelay),
-                other => return other,
+                outcome @ (Outcome::Move { .. }
+                | Outcome::Retry { .. }
+                | Outcome::Ask { .. }
+                | Outcome::HandOver
+                | Outcome::Close(_)) => return outcome,
             }
         }
     }
 
     fn want_live(&mut self, id: usize, connection: &mut Connection, live: Box<LiveRequest>) -> Outcome {
-        let found = Found {
-            key: live.address.key(&live.vhost.name),
-            vhost: live.vhost.clone(),
-            address: live.address.clone(),
-        };
+        let found =
+            Found { key: live.address.key(&live.vhost.name), vhost: live.vhost.clone(), address: live.address.clone() };
         let refused = match self.access(connection, Action::Play, &found) {
             Access::Granted => None,
             Access::Refused(why) => Some(why),
@@ -78,7 +79,7 @@ impl ShardServer {
                 return Outcome::Ask { wish: Wish::Live(live), event, unread: Vec::new() };
             }
         };
-        self.resume_live(id, connection, live, refused)
+        self.resume_live(id, connection, *live, refused)
     }
 
     /// Plays, or says why not.
@@ -86,11 +87,11 @@ impl ShardServer {
         &mut self,
         id: usize,
         connection: &mut Connection,
-        live: Box<LiveRequest>,
+        live: LiveRequest,
         refused: Option<String>,
     ) -> Outcome {
         let now_ms = self.shared.now_ms();
-        let LiveRequest { vhost, address, framing, head_only, opening, .. } = *live;
+        let LiveRequest { vhost, address, framing, head_only, opening, .. } = live;
         let key = address.key(&vhost.name);
         if let Some(why) = refused {
             tracing::debug!(peer = %connection.named(), stream = %key, "403: {why}");
@@ -126,7 +127,7 @@ impl ShardServer {
     fn receive_frames(&mut self, connection: &mut Connection) -> Outcome {
         let now_ms = self.shared.now_ms();
         let Session::Http(http) = &mut connection.session else { return Outcome::Continue };
-        let HttpSession { input, websocket: Some(reader), output, pinged, position, .. } = &mut **http else {
+        let HttpSession { input, websocket: Some(reader), output, pinged, position, .. } = http else {
             return Outcome::Continue;
         };
         let mut rest = &input[..];

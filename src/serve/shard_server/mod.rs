@@ -19,7 +19,7 @@ pub(super) use peer::CloseReason;
 
 pub(super) use access::Wish;
 
-use super::{Shared, play::Image, session::Session};
+use super::{Shared, http::HttpSession, play::Image, session::Session};
 use crate::{
     config::{self, Listen, Service, Vhost},
     control::{ClientId, hooks},
@@ -232,7 +232,7 @@ impl ShardServer {
                 let settings = config.vhosts.first().map(|vhost| session_settings(vhost)).unwrap_or_default();
                 Session::Rtmp(ServerSession::new(settings, fastrand::u64(..)))
             }
-            Service::Http | Service::Api | Service::Exporter => Session::Http(Box::default()),
+            Service::Http | Service::Api | Service::Exporter => Session::Http(HttpSession::default()),
         };
         let id = self.insert_session(descriptor, peer, session);
         self.with(id, |connection| {
@@ -465,8 +465,13 @@ impl ShardServer {
     }
 
     /// Takes an HTTP connection back from the control plane.
-    pub(super) fn insert_handed(&mut self, descriptor: RawFd, peer: SocketAddr, tls: Option<Box<tls::Session>>) -> usize {
-        let id = self.insert_session(descriptor, peer, Session::Http(Box::default()));
+    pub(super) fn insert_handed(
+        &mut self,
+        descriptor: RawFd,
+        peer: SocketAddr,
+        tls: Option<Box<tls::Session>>,
+    ) -> usize {
+        let id = self.insert_session(descriptor, peer, Session::Http(HttpSession::default()));
         self.with(id, |connection| {
             connection.handshaken = true;
             connection.tls = tls;

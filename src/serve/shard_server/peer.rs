@@ -2,13 +2,13 @@
 
 use super::Outcome;
 use crate::{
+    control::{ClientId, hooks},
     net,
     proto::{
         codec::SequenceError,
         http::{HeadError, websocket::WebSocketError},
         rtmp::{RtmpError, proxy},
     },
-    control::{ClientId, hooks},
     serve::{http::State, play::Play, rtmp::publisher::Publish, session::Session},
     stats::Rate,
     tls,
