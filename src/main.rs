@@ -8,19 +8,24 @@ mod settings;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use corecast::{config, cores, net, serve::Server, stats::ShardStats};
+use corecast::{
+    config::{self, Service},
+    cores, net,
+    serve::Server,
+    stats::ShardStats,
+};
 use log::Logging;
 use operate::Operation;
 use settings::Settings;
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// corecast: a live media server. One stream, every core.
 ///
-/// Without -c it runs an embedded configuration: RTMP on port 1935 of IPv4 and IPv6, every host name,
-/// GOP cache on.
+/// Without -c it runs an embedded configuration: RTMP on port 1935 and HTTP on 8080 of IPv4 and IPv6, with a page
+/// of the live streams at http://localhost:8080/, the HTTP API on 127.0.0.1:1985, every host name, GOP cache on.
 #[derive(Debug, Parser)]
 #[command(version, disable_version_flag = true)]
 struct Arguments {
@@ -130,11 +135,26 @@ fn print_banner(server: &Server, cpus: &[usize]) -> std::io::Result<()> {
     writeln!(out, "shards:  {} on CPU {}", cpus.len(), cores::format_list(cpus))?;
     let listening = server.listening();
     for (listen, address) in &listening {
-        writeln!(out, "listen:  {address}{}", if listen.tls { " rtmps" } else { "" })?;
+        let speaks = match (listen.service, listen.tls) {
+            (Service::Rtmp, false) => "",
+            (Service::Rtmp, true) => " rtmps",
+            (Service::Http, false) => " http",
+            (Service::Http, true) => " https",
+            (Service::Api, _) => " api",
+            (Service::Exporter, _) => " metrics",
+        };
+        writeln!(out, "listen:  {address}{speaks}")?;
     }
-    let Some((listen, address)) = listening.first() else { return out.flush() };
+    let port_of = |address: &SocketAddr, usual| {
+        if address.port() == usual { String::new() } else { format!(":{}", address.port()) }
+    };
+    if let Some((_, address)) = listening.iter().find(|(listen, _)| listen.service == Service::Http && !listen.tls) {
+        writeln!(out, "page:    http://HOST{}/", port_of(address, 80))?;
+    }
+    let rtmp = listening.iter().find(|(listen, _)| listen.service == Service::Rtmp);
+    let Some((listen, address)) = rtmp else { return out.flush() };
     let (scheme, usual) = if listen.tls { ("rtmps", 443) } else { ("rtmp", 1935) };
-    let port = if address.port() == usual { String::new() } else { format!(":{}", address.port()) };
+    let port = port_of(address, usual);
     writeln!(out, "publish: ffmpeg -re -i FILE -c copy -f flv {scheme}://HOST{port}/live/livestream")?;
     writeln!(out, "play:    ffplay {scheme}://HOST{port}/live/livestream")?;
     out.flush()

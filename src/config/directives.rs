@@ -218,6 +218,8 @@ known! {
     HttpServer {
         "enabled" Flag, "off", Now, "Whether to serve HTTP: live streams (http_remux) and the page.";
         "listen" Addresses, "8080", Now, "Where; as listen at the top level.";
+        "dir" Path, "./objs/nginx/html", NextConnection,
+            "Files that are served, up to 16 MiB each, before the page; an index.html in it takes the page's place, which is at /page/ then.";
         "crossdomain" Flag, "on", NextConnection, "Whether pages of other sites may play streams (CORS).";
     }
     HttpServerHttps {
@@ -373,7 +375,6 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("bandcheck", "bandwidth checks"),
     ("refer", "referer checks"),
     ("http_static", "static files"),
-    ("dir", "static files"),
     ("allow_query", "the raw API's queries"),
     ("allow_update", "the raw API's updates"),
     ("on_dvr", "recording"),

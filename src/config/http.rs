@@ -2,13 +2,15 @@
 
 use super::{Listen, tls};
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::{net::IpAddr, path::PathBuf};
 
 /// The `http_server` section; listens nowhere unless enabled.
 #[derive(Clone, Debug, Default)]
 pub struct HttpServer {
     /// Where, with and without TLS.
     pub listen: Vec<Listen>,
+    /// Files that are served. SRS: `dir`.
+    pub dir: PathBuf,
     /// Whether pages of other sites may play streams. SRS: `crossdomain`.
     pub crossdomain: bool,
     /// For the endpoints with TLS.

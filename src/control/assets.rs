@@ -1,9 +1,14 @@
-//! The page: embedded files.
+//! What `http_server` serves beside streams: its `dir`, and the page, whose files are embedded.
 
-use super::api::{Reply, allow_origins, method_not_allowed, preflight};
+use super::{
+    api::{Reply, allow_origins, method_not_allowed, preflight},
+    files,
+};
+use crate::config::HttpServer;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Response, StatusCode, header, header::HeaderValue, http::request::Parts};
+use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
@@ -21,35 +26,41 @@ const FILES: &[(&str, &str, &[u8])] = &[
 const POLICY: &str = "default-src 'self'; connect-src *; media-src blob: *; worker-src 'self' blob:; img-src 'self' data:; frame-ancestors 'self'; base-uri 'none'";
 
 /// Answers with a file.
-pub(super) fn respond(head: &Parts, crossdomain: bool) -> Reply {
+pub(super) fn respond(head: &Parts, server: &HttpServer) -> Reply {
+    let crossdomain = server.crossdomain;
     if head.method == Method::OPTIONS && crossdomain {
         return preflight();
     }
     if head.method != Method::GET && head.method != Method::HEAD {
         return method_not_allowed("GET, HEAD");
     }
-    let path = if head.uri.path() == "/index.html" { "/" } else { head.uri.path() };
-    let Some((_, content_type, content)) = FILES.iter().find(|(known, ..)| *known == path) else {
+    let path = head.uri.path();
+    let embedded = || {
+        let page = if matches!(path, "/index.html" | "/page/" | "/page") { "/" } else { path };
+        FILES.iter().find(|(known, ..)| *known == page).map(|(_, kind, content)| (*kind, Bytes::from_static(content)))
+    };
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    let own = files::read(&server.dir, &decoded);
+    let is_ours = own.is_none();
+    let Some((content_type, content)) = own.or_else(embedded) else {
         let mut reply = text(StatusCode::NOT_FOUND, "there is nothing here, and no stream of this name\n");
         if crossdomain {
             allow_origins(reply.headers_mut());
         }
         return reply;
     };
-    let tag = entity_tag(content);
+    let tag = entity_tag(&content);
     let known = head.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let unchanged = known.is_some_and(|known| known.split(',').any(|known| known.trim() == tag || known.trim() == "*"));
-    let mut reply = if unchanged {
-        text(StatusCode::NOT_MODIFIED, "")
-    } else {
-        Response::new(Full::new(Bytes::from_static(content)))
-    };
+    let mut reply = if unchanged { text(StatusCode::NOT_MODIFIED, "") } else { Response::new(Full::new(content)) };
     let headers = reply.headers_mut();
     headers.insert(header::SERVER, HeaderValue::from_static("corecast"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    if is_ours {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    }
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(header::ETAG, tag);
     }

@@ -7,6 +7,10 @@
 //!   is on its way for an old subscription cannot reach a new one.
 //! * When a ring is full, tags of a stream are left out up to its next keyframe: a gap.
 
+mod stream;
+
+pub use stream::{Sent, Stream};
+
 use super::{
     home_of,
     mesh::{Mesh, ShardWaker},
@@ -16,12 +20,13 @@ use crate::{
         codec::{self, Class},
         flv::Tag,
     },
-    stats::{Histogram, Rate, ShardStats},
+    stats::ShardStats,
     stream::{Clock, Entry, Mix, Replica, Settings, Snapshot, TimeJitter},
 };
 use hashbrown::HashMap;
 use slab::Slab;
 use std::sync::Arc;
+use stream::Interest;
 
 /// Publishers of a shard per ms of pause between two reads of one: few of them cost little anyway.
 const PUBLISHERS_PER_PAUSE_MS: u64 = 5;
@@ -91,56 +96,6 @@ pub enum Message<M> {
     },
     /// For the server.
     Server(M),
-}
-
-/// One stream on this shard.
-#[derive(Debug)]
-pub struct Stream<P> {
-    /// `vhost/app/stream`.
-    pub key: Arc<str>,
-    /// Log, headers and schedule.
-    pub replica: Replica,
-    /// Who publishes; on the home shard only.
-    pub publisher: Option<P>,
-    /// Shards that want the stream; on the home shard only.
-    interested: Vec<Interest>,
-    /// Our subscription at the home; on other shards only.
-    relay: Option<RelayId>,
-    /// The home has said whether somebody publishes; on other shards only.
-    answered: bool,
-    /// What this shard's players have got.
-    pub sent: Sent,
-    clock: Clock,
-    mix: Option<Mix>,
-    /// Since when it is published to nobody, in ms; on the home shard only, if anybody asks.
-    idle_since_ms: Option<u64>,
-}
-
-/// What players of a stream have got from one shard.
-#[derive(Clone, Debug, Default)]
-pub struct Sent {
-    /// Bytes.
-    pub bytes: u64,
-    /// The same, lately.
-    pub rate: Rate,
-    /// Times that one was moved to a newer keyframe.
-    pub skips: u64,
-    /// Age of the oldest tag in each flush of a player.
-    pub age: Histogram,
-}
-
-impl<P> Stream<P> {
-    /// Whether nobody plays it, here or elsewhere, or waits for it.
-    fn is_unseen(&self) -> bool {
-        self.replica.schedule.is_empty() && self.interested.is_empty()
-    }
-}
-
-#[derive(Debug)]
-struct Interest {
-    shard: usize,
-    relay: RelayId,
-    gap: bool,
 }
 
 /// The name is taken.
@@ -515,20 +470,6 @@ impl<P, M> Relay<P, M> {
         });
         self.by_key.insert(key, id);
         id
-    }
-}
-
-impl Interest {
-    /// After a gap, goes on at a place where decoders can: a keyframe, or any tag of a stream without
-    /// video; what setups came meanwhile go first. Tells whether it does.
-    fn resume<M>(&mut self, replica: &Replica, class: Class, mesh: &mut Mesh<Message<M>>) -> bool {
-        if class != Class::Keyframe && replica.has_had_keyframe() {
-            return false;
-        }
-        replica
-            .headers()
-            .iter()
-            .all(|entry| mesh.try_send(self.shard, Message::Tag { relay: self.relay, entry: entry.clone() }))
     }
 }
 

@@ -37,7 +37,7 @@ impl Hook {
                     let mut request = Vec::new();
                     let body = loop {
                         let mut buffer = [0; 4096];
-                        let read = stream.read(&mut buffer).expect("a request");
+                        let Ok(read @ 1..) = stream.read(&mut buffer) else { return };
                         request.extend_from_slice(&buffer[..read]);
                         let text = String::from_utf8_lossy(&request).into_owned();
                         if let Some((_, body)) = text.split_once("\r\n\r\n")

@@ -69,5 +69,20 @@ fn the_page_s_files_are_served() {
         let head = request(web.http(), "HEAD", path, "");
         assert!(head.status == 200 && head.has(&format!("content-length: {}", answer.body.len())), "{head:?}");
     }
+    // A directory's files come first; its index takes the page's place.
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("index.html"), "mine").expect("a file");
+    std::fs::write(dir.path().join("crossdomain.xml"), "<x/>").expect("a file");
+    let text = crate::web::config("", "", "").replacen(
+        "http_server {",
+        &format!("http_server {{ dir {};", dir.path().display()),
+        1,
+    );
+    let own = Web { server: crate::server::Server::start(&text) };
+    assert_eq!(
+        (get(own.http(), "/").text(), get(own.http(), "/crossdomain.xml").text()),
+        ("mine".to_owned(), "<x/>".to_owned())
+    );
+    assert!(get(own.http(), "/page/").text().contains("<title>corecast</title>"));
     assert!(get(web.http(), "/page/mpegts.js").body.len() > 100_000, "npm was there when this was built");
 }

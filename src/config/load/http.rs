@@ -48,6 +48,7 @@ fn load_server(loader: &mut Loader, block: Vec<Directive>) -> WithEndpoints<Http
     let mut section = Section::new(Block::HttpServer, block, loader);
     let enabled = section.flag("enabled");
     let mut listen = section.listen(Service::Http, false, Ipv4Addr::UNSPECIFIED);
+    let dir = section.path("dir").0.into();
     let crossdomain = section.flag("crossdomain");
     let https = section.block("https").unwrap_or_default();
     section.finish();
@@ -58,7 +59,7 @@ fn load_server(loader: &mut Loader, block: Vec<Directive>) -> WithEndpoints<Http
     if !enabled {
         return (HttpServer::default(), Vec::new());
     }
-    (HttpServer { listen: endpoints(&listen), crossdomain, tls }, listen)
+    (HttpServer { listen: endpoints(&listen), dir, crossdomain, tls }, listen)
 }
 
 fn load_https(

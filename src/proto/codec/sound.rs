@@ -49,7 +49,7 @@ fn read_aac(config: &[u8]) -> Option<Sound> {
         object => object,
     };
     let sample_rate = match bits(4) {
-        15 => u32::try_from(bits(24)).ok()?,
+        15 => u32::try_from(bits(24)).ok().filter(|rate| (1..=192_000).contains(rate))?,
         index => *RATES.get(usize::try_from(index).ok()?)?,
     };
     let channels = match u8::try_from(bits(4)).ok()? {

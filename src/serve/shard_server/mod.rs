@@ -12,22 +12,22 @@ mod events;
 mod flush;
 mod http;
 mod load;
+mod moving;
 mod peer;
 mod report;
+mod settings;
 
+pub(super) use moving::Moved;
 pub(super) use peer::CloseReason;
 
 pub(super) use access::Wish;
 
 use super::{Shared, http::HttpSession, play::Image, session::Session};
 use crate::{
-    config::{self, Listen, Service, Vhost},
+    config::{Listen, Service},
     control::{ClientId, hooks},
     net::{self, Ended, Notifier, SendRing},
-    proto::{
-        flv::Tag,
-        rtmp::server::{self, ServerSession},
-    },
+    proto::{flv::Tag, rtmp::server::ServerSession},
     shard::{
         mesh::{Mesh, ShardWaker},
         relay::{self, Message, Relay, StreamId},
@@ -37,12 +37,13 @@ use crate::{
 };
 use load::Load;
 use peer::Connection;
+use settings::{session_settings, stream_settings};
 use slab::Slab;
 use smallvec::SmallVec;
 use std::{
     io,
     net::SocketAddr,
-    os::fd::{OwnedFd, RawFd},
+    os::fd::RawFd,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -77,32 +78,6 @@ pub(crate) struct Publisher {
     shard: usize,
     connection: u64,
     msid: u32,
-}
-
-/// A connection on its way to another shard.
-#[derive(Debug)]
-pub(crate) struct Moved {
-    pub(super) descriptor: OwnedFd,
-    pub(super) peer: SocketAddr,
-    pub(super) state: MovedState,
-    /// What it wants to publish.
-    pub(super) msid: u32,
-    pub(super) stream: String,
-    /// Bytes read and not yet understood.
-    pub(super) unread: Vec<u8>,
-}
-
-/// A connection's protocol state.
-#[derive(Debug)]
-pub(crate) struct MovedState {
-    session: Session,
-    tls: Option<Box<tls::Session>>,
-    real_peer: Option<SocketAddr>,
-    client: ClientId,
-    on_close: Option<Box<hooks::Event>>,
-    started_ms: u64,
-    received_bytes: u64,
-    sent_bytes: u64,
 }
 
 /// What a connection's task does next.
@@ -238,21 +213,6 @@ impl ShardServer {
         self.with(id, |connection| {
             connection.proxy = listen.proxy_protocol.then(Vec::new);
             connection.tls = tls.map(Box::new);
-        });
-        id
-    }
-
-    /// Takes a connection of another shard over.
-    pub(super) fn insert_moved(&mut self, descriptor: RawFd, peer: SocketAddr, state: MovedState) -> usize {
-        let id = self.insert_session(descriptor, peer, state.session);
-        self.with(id, |connection| {
-            connection.handshaken = true;
-            connection.real_peer = state.real_peer;
-            connection.client = state.client;
-            connection.on_close = state.on_close;
-            connection.started_ms = state.started_ms;
-            (connection.received_bytes, connection.sent_bytes) = (state.received_bytes, state.sent_bytes);
-            connection.tls = state.tls;
         });
         id
     }
@@ -438,53 +398,6 @@ impl ShardServer {
         }
     }
 
-    /// Takes a connection out to send it to another shard; `None` if its replies are not sent yet, since
-    /// the other shard's would mix with them.
-    pub(super) fn take_for_move(&mut self, id: usize) -> Option<MovedState> {
-        self.pump();
-        let connection = self.connections.try_remove(id).flatten().filter(|connection| !connection.sending)?;
-        let Connection { session, tls, real_peer, client, on_close, .. } = *connection;
-        let Connection { started_ms, received_bytes, sent_bytes, .. } = *connection;
-        Some(MovedState { session, tls, real_peer, client, on_close, started_ms, received_bytes, sent_bytes })
-    }
-
-    /// Sends a connection to its stream's home.
-    pub(super) fn send_moved(&mut self, home: usize, moved: Box<Moved>) {
-        self.relay.send(home, ShardMessage::Adopt(moved));
-    }
-
-    /// Takes an HTTP connection out, with what of it is unread, for the control plane to answer.
-    pub(super) fn take_to_hand_over(&mut self, id: usize) -> Option<(SocketAddr, Option<Box<tls::Session>>, Vec<u8>)> {
-        self.pump();
-        let connection = self.connections.try_remove(id).flatten().filter(|connection| !connection.sending)?;
-        let peer = connection.named();
-        match connection.session {
-            Session::Http(http) => Some((peer, connection.tls, http.input)),
-            Session::Rtmp(_) => None,
-        }
-    }
-
-    /// Takes an HTTP connection back from the control plane.
-    pub(super) fn insert_handed(
-        &mut self,
-        descriptor: RawFd,
-        peer: SocketAddr,
-        tls: Option<Box<tls::Session>>,
-    ) -> usize {
-        let id = self.insert_session(descriptor, peer, Session::Http(HttpSession::default()));
-        self.with(id, |connection| {
-            connection.handshaken = true;
-            connection.tls = tls;
-        });
-        id
-    }
-
-    /// A connection was lost on its way, or is another's.
-    pub(super) fn forget_moved(&self) {
-        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-        self.stats.closed.add(1);
-    }
-
     /// Closes connections that are late with something; returns when to look again.
     fn look_over_connections(&mut self, now_ms: u64) -> u64 {
         let mut next_ms = now_ms + HOUSEKEEPING_MS;
@@ -517,33 +430,6 @@ impl ShardServer {
             }
         }
         self.pump();
-    }
-}
-
-fn session_settings(vhost: &Vhost) -> server::Settings {
-    let Vhost { chunk_size, in_ack_size, out_ack_size, .. } = *vhost;
-    server::Settings { chunk_size, out_ack_size, in_ack_size }
-}
-
-fn stream_settings(vhost: &Vhost) -> stream::Settings {
-    let (play, publish) = (&vhost.play, &vhost.publish);
-    stream::Settings {
-        gop_cache: play.gop_cache,
-        gop_cache_tags_max: u64::from(play.gop_cache_max_frames),
-        queue_ms_max: u64::from(play.queue_length_s) * 1000,
-        mw_latency_ms: play.mw_latency_ms.map(u64::from),
-        mw_msgs: u64::from(play.mw_msgs),
-        send_min_interval_ms: u64::from(play.send_min_interval_ms),
-        time_jitter: match play.time_jitter {
-            config::TimeJitter::Full => stream::TimeJitter::Full,
-            config::TimeJitter::Zero => stream::TimeJitter::Zero,
-            config::TimeJitter::Off => stream::TimeJitter::Off,
-        },
-        atc_auto: play.atc_auto,
-        mix_correct: play.mix_correct,
-        reduce_sequence_header: play.reduce_sequence_header,
-        mr_latency_ms: publish.mr_latency_ms.map(u64::from),
-        kickoff_ms: u64::from(publish.kickoff_for_idle_s) * 1000,
     }
 }
 
