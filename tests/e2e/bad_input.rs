@@ -185,9 +185,11 @@ fn head_of_line_stalled_players_cost_others_nothing() {
 #[test]
 fn accept_pauses_when_descriptors_are_exhausted() {
     let mut command = Command::new("prlimit");
-    command.args(["--nofile=400:400", env!("CARGO_BIN_EXE_corecast")]);
+    command.args(["--nofile=4000:4000", env!("CARGO_BIN_EXE_corecast")]);
     let server = Server::start_with("listen 127.0.0.1:0; max_connections 300; vhost __defaultVhost__ { }", command);
-    let limit = Command::new("prlimit").args(["--pid", &server.pid().to_string(), "--nofile=120:400"]).status();
+    // However many its shards need.
+    let nofile = format!("--nofile={}:4000", server.descriptors() + 80);
+    let limit = Command::new("prlimit").args(["--pid", &server.pid().to_string(), &nofile]).status();
     assert!(limit.expect("prlimit").success());
     beside_a_healthy_stream(&server, || {
         let many: Vec<TcpStream> = (0..200).map(|_| connected(server.address())).collect();

@@ -123,7 +123,7 @@ fn limits_are_found_before_the_run() {
     assert!(said.contains("descriptors") || said.contains("need as many local ports"), "{said}");
     let said = text(&bench(&["publish", "-r", url]));
     assert!(said.contains("publishers need a file: -i FILE.flv"), "{said}");
-    let said = text(&bench(&["play", "-r", "http://h/live/s"]));
+    let said = text(&bench(&["play", "-r", "ftp://h/live/s"]));
     assert!(said.contains("not an rtmp:// URL"), "{said}");
     let said = text(&bench(&["play", "-r", url, "--require", "p98=1ms"]));
     assert!(said.contains("`p98` is no bound; known are full-rate"), "{said}");

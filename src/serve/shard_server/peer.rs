@@ -98,7 +98,11 @@ impl Connection {
     pub(super) fn deadline(&self) -> Option<(u64, CloseReason)> {
         let service = !self.plays.is_empty() || !self.publishes.is_empty() || self.asking;
         let send = self.sending.then_some((self.send_started_ms + IO_MS_MAX, CloseReason::Stalled));
-        let handshake = (!self.handshaken).then_some((self.heard_ms + HANDSHAKE_MS_MAX, CloseReason::HandshakeTimeout));
+        let first = match &self.session {
+            Session::Rtmp(_) => CloseReason::HandshakeTimeout,
+            Session::Http(_) => CloseReason::RequestTimeout,
+        };
+        let handshake = (!self.handshaken).then_some((self.heard_ms + HANDSHAKE_MS_MAX, first));
         let idle = (!service).then_some((self.heard_ms + IO_MS_MAX, CloseReason::Idle));
         let idle = match &self.session {
             Session::Rtmp(_) => idle,
@@ -106,7 +110,7 @@ impl Connection {
                 Some((self.heard_ms + PONG_MS_MAX, CloseReason::PongMissing))
             }
             Session::Http(http) if matches!(http.state, State::Head) && !http.input.is_empty() => {
-                Some((self.heard_ms + HANDSHAKE_MS_MAX, CloseReason::HandshakeTimeout))
+                Some((self.heard_ms + HANDSHAKE_MS_MAX, CloseReason::RequestTimeout))
             }
             Session::Http(_) => idle.map(|_| (self.heard_ms + KEEP_ALIVE_MS_MAX, CloseReason::PeerClosed)),
         };
@@ -144,8 +148,10 @@ pub(in crate::serve) enum CloseReason {
     ResponseEnded,
     #[error("an operator has disconnected it")]
     Kicked,
-    #[error("no complete handshake or request within {} s", HANDSHAKE_MS_MAX / 1000)]
+    #[error("no complete handshake within {} s", HANDSHAKE_MS_MAX / 1000)]
     HandshakeTimeout,
+    #[error("no complete request within {} s", HANDSHAKE_MS_MAX / 1000)]
+    RequestTimeout,
     #[error("nothing published or played for {} s", IO_MS_MAX / 1000)]
     Idle,
     #[error("no media within {0} ms of the publish (firstpkt_timeout)")]
