@@ -214,8 +214,13 @@ fn unread_replies_are_bounded() {
     corecast::proto::rtmp::chunk_writer::ChunkWriter::plain().write(&mut wire, 2, kind, 0, 0, &body);
     let many = wire.repeat(1000);
     let flood = |count: usize| {
-        let peer = Peer::connect(server.address(), "live");
-        socket2::SockRef::from(&peer.socket).set_recv_buffer_size(4096).expect("a small window");
+        // Small from the start: a window that shrinks may leave both ends waiting for the other, whoever they are.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small window");
+        socket.connect(&server.address().into()).expect("connect");
+        let mut peer = Peer::over(socket.into(), corecast::proto::rtmp::handshake::Scheme::Simple);
+        peer.connect_app("live", "rtmp://127.0.0.1/live");
+        peer.expect_result(1.0);
         let sent = (0..2000).take_while(|_| (&peer.socket).write_all(&many).is_ok()).count();
         assert!(sent < 2000, "44 MB of questions were taken");
         server.wait_for_log("does not read its replies", count);
