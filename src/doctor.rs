@@ -84,13 +84,13 @@ pub(crate) fn run(connections: u64, cpus: Option<&str>) -> bool {
     bad == 0
 }
 
-/// Only RTMPS asks for it.
+/// RTMPS and HTTPS ask for it.
 fn kernel_tls() -> Finding {
     if has_ktls() {
-        return Finding::good("kTLS: the kernel encrypts for players of RTMPS");
+        return Finding::good("kTLS: the kernel encrypts for players of RTMPS and HTTPS");
     }
     Finding::poor(
-        "the kernel has no TLS: RTMPS players cost this process about 1.7 times the CPU of RTMP players",
+        "the kernel has no TLS: players of RTMPS and HTTPS cost this process about 1.7 times the CPU of plain ones",
         "modprobe tls, or a kernel with CONFIG_TLS",
     )
 }

@@ -285,6 +285,10 @@ impl<'l> Section<'l> {
                     {
                         self.loader.fault(word, format!("{address} is listened on already"), "remove one of the two");
                     }
+                    Some(_) if !words.is_empty() && !matches!(service, Service::Rtmp | Service::Http) => {
+                        let help = "it is for RTMP and `http_server`";
+                        self.loader.fault(words[0], "`proxy_protocol` does not work here", help);
+                    }
                     Some(address) => {
                         let listen = Listen { address, proxy_protocol: !words.is_empty(), tls, service };
                         endpoints.push((listen, word.clone()));

@@ -7,7 +7,7 @@ use async_channel::{Receiver, Sender};
 use rustls::crypto::aws_lc_rs;
 use serde_json::{Map, Value};
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -56,11 +56,18 @@ struct Job {
     answer: Option<Sender<Verdict>>,
 }
 
+/// What waits for one URL, and how many calls of it run.
+#[derive(Default)]
+struct Line {
+    jobs: VecDeque<Job>,
+    running: usize,
+}
+
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
-    /// Calls that run, by their first URL.
-    running: Vec<String>,
+    /// By first URL: whoever hands an event over holds the lock for no longer than it takes to find its line.
+    lines: HashMap<String, Line>,
+    waiting: usize,
     threads: usize,
     idle: usize,
 }
@@ -114,11 +121,13 @@ impl Hooks {
         let deadline = Instant::now() + event.timeout;
         let job = Job { event: Box::new(event), deadline, answer };
         let mut state = self.0.lock();
-        if state.jobs.len() >= EVENTS_MAX {
+        if state.waiting >= EVENTS_MAX {
             drop(state);
             return job.fail("too many events wait");
         }
-        state.jobs.push_back(job);
+        let url = job.event.urls.first().cloned().unwrap_or_default();
+        state.lines.entry(url).or_default().jobs.push_back(job);
+        state.waiting += 1;
         if state.idle == 0 && state.threads < THREADS_MAX {
             state.threads += 1;
             let pool = Arc::clone(&self.0);
@@ -141,15 +150,11 @@ impl Pool {
     fn work(&self) {
         let mut state = self.lock();
         loop {
-            if let Some(job) = state.next_job() {
-                let url = job.event.urls.first().cloned().unwrap_or_default();
-                state.running.push(url.clone());
+            if let Some((url, job)) = state.next_job() {
                 drop(state);
                 job.run(&self.agent);
                 state = self.lock();
-                if let Some(at) = state.running.iter().position(|running| *running == url) {
-                    state.running.swap_remove(at);
-                }
+                state.ended(&url);
                 // Somebody may have waited for this URL.
                 self.changed.notify_one();
                 continue;
@@ -158,7 +163,7 @@ impl Pool {
             let (again, waited) = self.changed.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = again;
             state.idle -= 1;
-            if waited.timed_out() && state.jobs.is_empty() {
+            if waited.timed_out() && state.waiting == 0 {
                 state.threads -= 1;
                 return;
             }
@@ -167,15 +172,27 @@ impl Pool {
 }
 
 impl State {
-    /// The oldest job whose URL has room, or whose time is over.
-    fn next_job(&mut self) -> Option<Job> {
+    /// The job that has waited longest among those whose URL has room, or whose time is over.
+    fn next_job(&mut self) -> Option<(String, Job)> {
         let now = Instant::now();
-        let at = self.jobs.iter().position(|job| {
-            let url = job.event.urls.first();
-            let running = self.running.iter().filter(|running| Some(*running) == url).count();
-            running < CALLS_PER_URL_MAX || job.deadline <= now
-        })?;
-        self.jobs.remove(at)
+        let due = |(_, line): &(&String, &mut Line)| {
+            let room = line.running < CALLS_PER_URL_MAX;
+            line.jobs.front().is_some_and(|job| room || job.deadline <= now)
+        };
+        let lines = self.lines.iter_mut().filter(due);
+        let (url, line) = lines.min_by_key(|(_, line)| line.jobs.front().map(|job| job.deadline))?;
+        let job = line.jobs.pop_front()?;
+        line.running += 1;
+        self.waiting -= 1;
+        Some((url.clone(), job))
+    }
+
+    fn ended(&mut self, url: &str) {
+        let Some(line) = self.lines.get_mut(url) else { return };
+        line.running -= 1;
+        if line.running == 0 && line.jobs.is_empty() {
+            self.lines.remove(url);
+        }
     }
 }
 

@@ -244,6 +244,24 @@ fn a_publish_that_waited_for_a_hook_is_whole() {
     }
 }
 
+/// Who is replaced has unpublished.
+#[test]
+fn a_takeover_is_an_unpublish() {
+    let hook = Hook::start(|_| Some("0".to_owned()));
+    let server = Server::start(&format!(
+        "listen 127.0.0.1:0; vhost __defaultVhost__ {{ publish {{ takeover replace; }} {} }}",
+        section(&hook, "")
+    ));
+    let _first = Peer::publish(server.address(), "live", "s");
+    let first = hook.wait("on_publish");
+    let _second = Peer::publish(server.address(), "live", "s");
+    assert_eq!(hook.wait("on_unpublish")["client_id"], first["client_id"]);
+    eventually("one unpublish and two publishes", || {
+        let count = |action: &str| hook.all().iter().filter(|event| event["action"] == action).count();
+        (count("on_publish") == 2 && count("on_unpublish") == 1).then_some(())
+    });
+}
+
 /// A signature lets in until its time, for one stream and one purpose.
 #[test]
 fn signed_urls_let_in() {

@@ -106,7 +106,9 @@ impl Head {
         let connection = fields.list("connection");
         let keep_alive = if is_http11 { !connection.contains("close") } else { connection.contains("keep-alive") };
         let upgrades = connection.contains("upgrade") && fields.list("upgrade").contains("websocket");
-        let key = fields.one("sec-websocket-key").filter(|_| is_http11 && upgrades);
+        // No other version has ever been one (RFC 6455 §4.1).
+        let is_13 = fields.one("sec-websocket-version") == Some("13");
+        let key = fields.one("sec-websocket-key").filter(|_| is_http11 && upgrades && is_13);
         let referer = fields.one("referer").unwrap_or_default().to_owned();
         Ok(Some(Self {
             method: method.to_owned(),
@@ -300,7 +302,7 @@ mod tests {
     #[test]
     fn websocket_handshakes_are_known() {
         let head = good(
-            "GET /a.flv HTTP/1.1\r\nHost: h\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Key: k==\r\n\r\n",
+            "GET /a.flv HTTP/1.1\r\nHost: h\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: k==\r\n\r\n",
         );
         assert_eq!(head.websocket_key.as_deref(), Some("k=="));
     }

@@ -2,7 +2,13 @@
 //! configuration, the drain before the end.
 
 use super::{CloseReason, Publisher, ShardMessage, ShardServer, flush::Turn, peer::Connection, place, stream_settings};
-use crate::{config::Config, serve::play::Play};
+use crate::{config::Config, control::hooks, serve::play::Play};
+
+/// Takes a publish whose stream is another one's already; returns whom to tell.
+fn take_publish(connection: &mut Connection, msid: u32) -> Option<Box<hooks::Event>> {
+    let at = connection.publishes.iter().position(|publish| publish.msid == msid)?;
+    connection.publishes.remove(at).on_end.take()
+}
 
 impl ShardServer {
     /// Takes a stream from its publisher, for another one to take over; `newcomer` is the connection in hand.
@@ -11,7 +17,8 @@ impl ShardServer {
         tracing::info!(stream = %key, "another publisher takes over");
         match newcomer {
             Some((id, connection)) if publisher == self.publisher(id, connection, publisher.msid) => {
-                connection.publishes.retain(|publish| publish.msid != publisher.msid);
+                let on_end = take_publish(connection, publisher.msid);
+                self.tell(on_end);
                 self.stats.publishers.sub(1);
             }
             Some(_) | None => self.dismiss(publisher, CloseReason::Replaced),
@@ -31,9 +38,11 @@ impl ShardServer {
         }
         if matches!(reason, CloseReason::Replaced) {
             // The stream is another one's already.
-            connection.publishes.retain(|publish| publish.msid != msid);
+            let on_end = take_publish(connection, msid);
             self.stats.publishers.sub(1);
+            self.tell(on_end);
         }
+        let Some(connection) = self.connections.get_mut(id).and_then(Option::as_deref_mut) else { return };
         connection.session.say(|session| session.reject_publish(msid, &reason.to_string()));
         connection.leaving = Some(reason);
         self.flush_connection(id, Turn::Own);

@@ -265,7 +265,7 @@ impl ShardServer {
             connection.heard_ms = now_ms;
             self.close_net_stream(id, connection, msid);
             if let Session::Http(http) = &mut connection.session
-                && !http.finish()
+                && (!http.finish() || self.shared.is_draining())
             {
                 connection.leaving = Some(CloseReason::ResponseEnded);
             }
