@@ -12,7 +12,7 @@ use crate::{
 };
 use async_channel::Sender;
 use bytes::Bytes;
-use futures_lite::future;
+use futures_lite::future::{self, FutureExt};
 use glommio::{spawn_local, timer::Timer};
 use http_body_util::Full;
 use hyper::{
@@ -26,6 +26,7 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     net::SocketAddr,
+    panic::AssertUnwindSafe,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -48,8 +49,14 @@ pub fn start(server: impl Server) -> std::io::Result<Sender<Handed>> {
             Rc::new(Plane { api: api::Api::new(Box::new(server)), connections: Cell::new(0), next: Cell::new(0) });
         while let Ok(handed) = take.recv().await {
             if plane.connections.get() < CONNECTIONS_MAX {
-                plane.connections.set(plane.connections.get() + 1);
-                spawn_local(serve(Rc::clone(&plane), handed)).detach();
+                let counted = Counted::new(&plane);
+                spawn_local(async move {
+                    // A panic costs its own connection.
+                    if AssertUnwindSafe(serve(counted, handed)).catch_unwind().await.is_err() {
+                        tracing::error!("a panic in a connection of the page or the API; please report this");
+                    }
+                })
+                .detach();
             } else {
                 tracing::warn!(peer = %handed.peer, "closed: {CONNECTIONS_MAX} connections for the page and the API");
             }
@@ -66,7 +73,24 @@ struct Plane {
     next: Cell<usize>,
 }
 
-async fn serve(plane: Rc<Plane>, handed: Handed) {
+/// Counts a connection as long as it is there.
+struct Counted(Rc<Plane>);
+
+impl Counted {
+    fn new(plane: &Rc<Plane>) -> Self {
+        plane.connections.set(plane.connections.get() + 1);
+        Self(Rc::clone(plane))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+    }
+}
+
+async fn serve(counted: Counted, handed: Handed) {
+    let plane = Rc::clone(&counted.0);
     let Handed { descriptor, peer, tls, unread, service } = handed;
     let receiver = Receiver::adopt(descriptor, peer);
     let looking = Rc::clone(&plane);
@@ -87,7 +111,6 @@ async fn serve(plane: Rc<Plane>, handed: Handed) {
         false
     })
     .await;
-    plane.connections.set(plane.connections.get() - 1);
     let gate = http.into_parts().io;
     match shared.end() {
         End::Live if in_time => {

@@ -164,3 +164,26 @@ fn a_joiner_keeps_its_gop_while_others_move_on() {
     server.stop();
     others.into_iter().for_each(|player| player.join().unwrap());
 }
+
+/// The same for HTTP: a panic behind the page, or at a live request, costs its own connection.
+#[test]
+fn a_panic_of_http_costs_its_own_connection_only() {
+    let text = "listen 127.0.0.1:0; http_server { enabled on; listen 127.0.0.1:0; dir ./none; } \
+                vhost __defaultVhost__ { http_remux { enabled on; } }";
+    let server = Server::start(Config::parse("test", text).unwrap(), &cores::allowed(None).unwrap()).unwrap();
+    let ask = |path: &str| {
+        let mut socket = TcpStream::connect(server.listening()[1].1).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        // A connection that is lost may end by a reset.
+        drop(socket.read_to_end(&mut answer));
+        String::from_utf8_lossy(&answer).chars().take(12).collect::<String>()
+    };
+    for _ in 0..5 {
+        assert_eq!((ask("/panic").as_str(), ask("/live/panic.flv").as_str()), ("", ""));
+        assert_eq!((ask("/").as_str(), ask("/live/none.flv").as_str()), ("HTTP/1.1 200", "HTTP/1.1 404"));
+    }
+    server.stop();
+    assert_eq!(server.wait(LIMIT), Ok(true));
+}

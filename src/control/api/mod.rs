@@ -79,6 +79,8 @@ impl Api {
     pub(super) async fn respond(&self, service: Service, peer: SocketAddr, head: &Parts) -> Reply {
         let config = self.config();
         let path = head.uri.path();
+        #[cfg(test)]
+        assert!(path != "/panic", "a test asked for a panic");
         let api = path == "/api" || path.starts_with("/api/") || (path == "/metrics" && service == Service::Api);
         match service {
             Service::Exporter if path == "/metrics" => only_get(head, self.metrics(&config).await),
