@@ -350,7 +350,7 @@ impl<P, M> Relay<P, M> {
         while let Some((from, message)) = self.mesh.receive() {
             match message {
                 Message::Subscribe { key, settings, relay } => self.subscribed(from, &key, settings, relay),
-                Message::Unsubscribe { key, relay, sent } => self.unsubscribed(&key, relay, &sent),
+                Message::Unsubscribe { key, relay, sent } => self.unsubscribed(from, &key, relay, &sent),
                 Message::Begin { relay, snapshot } => self.on_replica(relay, changed, |replica| {
                     replica.begin(*snapshot);
                     // Its tags wait in the ring for this shard's tick.
@@ -439,13 +439,13 @@ impl<P, M> Relay<P, M> {
         stream.interested.push(Interest { shard, relay, gap: false });
     }
 
-    fn unsubscribed(&mut self, key: &str, relay: RelayId, sent: &Sent) {
+    fn unsubscribed(&mut self, shard: usize, key: &str, relay: RelayId, sent: &Sent) {
         if let Some(&id) = self.by_key.get(key) {
             let total = &mut self.streams[id].sent;
             total.bytes += sent.bytes;
             total.skips += sent.skips;
             total.age.add(&sent.age);
-            self.streams[id].interested.retain(|interest| interest.relay != relay);
+            self.streams[id].interested.retain(|interest| (interest.shard, interest.relay) != (shard, relay));
             self.release(id);
         }
     }

@@ -174,3 +174,23 @@ fn publishers_rest_between_reads_unless_somebody_waits_for_every_tag() {
         "few publishers"
     );
 }
+
+/// Ids are a shard's own: when one shard has no players any more, those of another go on.
+#[test]
+fn a_shard_that_leaves_takes_nobody_else_with_it() {
+    let mut relays = relays(4);
+    let key = key_at(0, 4);
+    let home = relays[0].publish(&key, SETTINGS, 7).unwrap();
+    let ids: Vec<StreamId> = (1..4).map(|shard| relays[shard].open(&key, SETTINGS)).collect();
+    for (shard, id) in [(2, ids[1]), (3, ids[2])] {
+        relays[shard].stream_mut(id).unwrap().replica.schedule.add(1, 0);
+    }
+    exchange(&mut relays);
+    relays[1].release(ids[0]);
+    exchange(&mut relays);
+    relays[0].ingest(home, tag(&[0x17, 1], 0), 0);
+    exchange(&mut relays);
+    for (shard, id) in [(2, ids[1]), (3, ids[2])] {
+        assert_eq!(relays[shard].stream(id).unwrap().replica.log().head(), 1, "shard {shard}");
+    }
+}
