@@ -110,17 +110,15 @@ pub(in crate::serve) fn put_tag(sink: &mut impl Sink, entry: &Entry, timestamp: 
     let [t3, t0, t1, t2] = timestamp.to_be_bytes();
     let header = [entry.tag.kind.type_id(), l0, l1, l2, t0, t1, t2, t3, 0, 0, 0];
     let size = TAG_HEADER_BYTES + body.len();
-    let (prefix, suffix) = frame(framing, size + BACK_POINTER_BYTES);
-    let mut front = prefix;
+    let (mut front, behind) = frame(framing, size + BACK_POINTER_BYTES);
     front.extend_from_slice(&header);
     sink.copy(&front);
     sink.share(body, 0..body.len());
-    let [a, b, c, d] = u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes();
-    match framing {
-        Framing::Chunked => sink.copy(&[a, b, c, d, b'\r', b'\n']),
-        Framing::Plain | Framing::WebSocket => sink.copy(&[a, b, c, d]),
+    // Beside each other, so that they stay one piece.
+    sink.copy(&u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes());
+    if !behind.is_empty() {
+        sink.copy(behind);
     }
-    debug_assert_eq!(suffix.is_empty(), framing != Framing::Chunked);
 }
 
 /// Up to ten bytes of a frame's beginning, and room for a tag's header.

@@ -81,7 +81,7 @@ impl ShardServer {
             let Some((member, members)) = stream.replica.schedule.next_member() else { break true };
             let connection = place(member);
             self.flush_guarded(connection, Turn::Due { share: members >= IMAGE_MEMBERS_MIN });
-            let holds = self.holds_from(connection, id, msid_of(member));
+            let holds = self.holds_from(connection, id, msid_of(member), now_ms);
             let Some(stream) = self.relay.stream_mut(id) else { break true };
             stream.replica.schedule.flushed(member, holds);
             if one_by_one && holds.is_some_and(|at| at < head) {
@@ -101,11 +101,10 @@ impl ShardServer {
     }
 
     /// From where a member needs the log; `None` if it is a member no more.
-    pub(super) fn holds_from(&self, id: usize, stream: StreamId, msid: u32) -> Option<u64> {
+    pub(super) fn holds_from(&self, id: usize, stream: StreamId, msid: u32, now_ms: u64) -> Option<u64> {
         let connection = self.connections.get(id)?.as_ref()?;
         let play = connection.plays.iter().find(|play| play.msid == msid && play.stream == stream)?;
         let replica = &self.relay.stream(stream)?.replica;
-        let now_ms = self.shared.now_ms();
         Some(if play.paused { u64::MAX } else { replica.holds_from(&play.subscription, now_ms) })
     }
 
@@ -192,7 +191,7 @@ impl ShardServer {
                 let more = play.subscription.next() < replica.log().head() && !replica.settings().is_one_by_one();
                 connection.flush_again = more || !replica.is_live();
                 let stream = play.stream;
-                self.note_sent(stream, sent, age_ms);
+                self.note_sent(stream, sent, 0, age_ms);
                 return Some(SendBuf::Shared(bytes));
             }
         }
@@ -241,14 +240,7 @@ impl ShardServer {
                     Progress::Idle => break,
                 }
             }
-            if let Some(stream) = self.relay.stream_mut(play.stream) {
-                stream.sent.bytes += (out.len() - before) as u64;
-                stream.sent.skips += skips;
-                if let Some(age_ms) = age_ms {
-                    stream.sent.age.note(age_ms);
-                    self.stats.age.note(age_ms);
-                }
-            }
+            self.note_sent(play.stream, (out.len() - before) as u64, skips, age_ms);
         }
         // Between two flushes of its group the log must not be cut behind what a player still needs.
         for play in connection.plays.iter().filter(|play| !play.paused) {
@@ -273,9 +265,10 @@ impl ShardServer {
         Some(SendBuf::Gather(Box::new(out)))
     }
 
-    fn note_sent(&mut self, stream: StreamId, bytes: u64, age_ms: Option<u64>) {
+    fn note_sent(&mut self, stream: StreamId, bytes: u64, skips: u64, age_ms: Option<u64>) {
         let Some(stream) = self.relay.stream_mut(stream) else { return };
         stream.sent.bytes += bytes;
+        stream.sent.skips += skips;
         if let Some(age_ms) = age_ms {
             stream.sent.age.note(age_ms);
             self.stats.age.note(age_ms);
