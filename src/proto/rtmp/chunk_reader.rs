@@ -1,17 +1,20 @@
 //! Chunks → messages (RTMP 1.0 §5.3).
 //!
 //! Memory follows bytes that arrived, never a length that the wire claims: a payload buffer starts
-//! at most at [`PAYLOAD_RESERVE_BYTES`] and grows by doubling. [`Limits`] bound the rest.
+//! at most at [`Limits::reserve_bytes`] and grows by doubling. [`Limits`] bound what all of it takes.
 
 use super::message::Message;
 use bytes::Bytes;
+use hashbrown::HashMap;
 
 /// Chunk size of each direction until it is set (§5.4.1; seeds' ruling K6).
 pub const CHUNK_SIZE_DEFAULT: u32 = 128;
 /// A larger chunk size is clamped: no message is longer.
 pub const CHUNK_SIZE_MAX: u32 = 0xFF_FFFF;
-/// Reserved at most when a message begins.
-pub const PAYLOAD_RESERVE_BYTES: usize = 16 << 10;
+/// What a chunk stream takes beside its payload: itself, and its place in the index.
+pub const CHUNK_STREAM_BYTES: usize = size_of::<ChunkStream>() + 16;
+/// Chunk streams that are found by looking at each; real encoders use four to eight.
+const UNINDEXED_MAX: usize = 16;
 
 const EXTENDED: u32 = 0xFF_FFFF;
 /// Basic header 3, message header 11, extended timestamp 4.
@@ -22,18 +25,18 @@ const HEADER_BYTES_MAX: usize = 18;
 pub struct Limits {
     /// Longest message.
     pub message_bytes_max: u32,
-    /// Most bytes of unfinished messages over all chunk streams.
-    pub partial_bytes_max: usize,
-    /// Most chunk streams; real encoders use four to eight.
-    pub chunk_streams_max: usize,
+    /// Most bytes that chunk streams and their unfinished messages take.
+    pub held_bytes_max: usize,
+    /// Reserved at most when a message begins.
+    pub reserve_bytes: usize,
 }
 
 impl Limits {
-    /// For a peer that has not been accepted as a publisher: commands only.
-    pub const COMMANDS: Self =
-        Self { message_bytes_max: 256 << 10, partial_bytes_max: 512 << 10, chunk_streams_max: 64 };
-    /// For a publisher: whatever 24 bits can say, two of the longest at a time.
-    pub const MEDIA: Self = Self { message_bytes_max: 0xFF_FFFF, partial_bytes_max: 32 << 20, chunk_streams_max: 64 };
+    /// For a peer that has not been accepted as a publisher: commands only. A thousand such peers hold 192 MiB
+    /// at most.
+    pub const COMMANDS: Self = Self { message_bytes_max: 128 << 10, held_bytes_max: 192 << 10, reserve_bytes: 512 };
+    /// For a publisher: whatever 24 bits can say, two of the longest at a time, on any chunk stream.
+    pub const MEDIA: Self = Self { message_bytes_max: 0xFF_FFFF, held_bytes_max: 40 << 20, reserve_bytes: 16 << 10 };
 }
 
 /// Why a peer's chunk stream cannot be read further. Every variant closes the connection.
@@ -73,19 +76,15 @@ pub enum ChunkError {
         /// The limit, in bytes.
         bytes_max: u32,
     },
-    /// Unfinished messages hold more than [`Limits::partial_bytes_max`].
-    #[error("unfinished messages hold {bytes} bytes, limit {bytes_max}")]
-    TooManyPartialBytes {
+    /// Chunk streams and their unfinished messages take more than [`Limits::held_bytes_max`].
+    #[error("{streams} chunk streams and their unfinished messages take {bytes} bytes, limit {bytes_max}")]
+    TooManyBytesHeld {
+        /// Chunk streams in use.
+        streams: usize,
         /// Held, in bytes.
         bytes: usize,
         /// The limit, in bytes.
         bytes_max: usize,
-    },
-    /// More than [`Limits::chunk_streams_max`].
-    #[error("more than {max} chunk streams")]
-    TooManyChunkStreams {
-        /// The limit.
-        max: usize,
     },
     /// A chunk size of 0, or with its highest bit set (§5.4.1).
     #[error("chunk size {0} is outside 1 to 0x7FFFFFFF")]
@@ -122,12 +121,14 @@ pub struct ChunkReader {
     chunk_size: usize,
     limits: Limits,
     streams: Vec<ChunkStream>,
+    /// Where each chunk stream stands, once they are many.
+    index: HashMap<u32, usize, foldhash::fast::FixedState>,
     /// A chunk header of which only a part has arrived.
     head: [u8; HEADER_BYTES_MAX],
     head_len: usize,
     /// The chunk stream whose chunk payload is being read, and what the chunk still lacks.
     body: Option<(usize, usize)>,
-    partial_bytes: usize,
+    held_bytes: usize,
 }
 
 /// What a chunk stream remembers (§5.3.1.2), and its unfinished message.
@@ -165,10 +166,11 @@ impl Default for ChunkReader {
             chunk_size: CHUNK_SIZE_DEFAULT as usize,
             limits: Limits::COMMANDS,
             streams: Vec::new(),
+            index: HashMap::default(),
             head: [0; HEADER_BYTES_MAX],
             head_len: 0,
             body: None,
-            partial_bytes: 0,
+            held_bytes: 0,
         }
     }
 }
@@ -197,7 +199,7 @@ impl ChunkReader {
             self.body = None;
             let stream = &mut self.streams[at];
             if stream.payload.len() == stream.length as usize {
-                self.partial_bytes -= stream.payload.len();
+                self.held_bytes -= stream.payload.capacity();
                 return Ok(Some(stream.finish()));
             }
         }
@@ -217,8 +219,9 @@ impl ChunkReader {
 
     /// Obeys the peer's Abort Message (§5.4.2): forgets what has come of `csid`'s message.
     pub fn abort(&mut self, csid: u32) {
-        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.csid == csid) {
-            self.partial_bytes -= stream.payload.len();
+        if let Some(at) = self.find(csid) {
+            let stream = &mut self.streams[at];
+            self.held_bytes -= stream.payload.capacity();
             stream.payload = Vec::new();
             stream.open = false;
         }
@@ -229,9 +232,40 @@ impl ChunkReader {
         self.limits = limits;
     }
 
-    /// Bytes that unfinished messages hold.
-    pub fn partial_bytes(&self) -> usize {
-        self.partial_bytes
+    /// Bytes that chunk streams and their unfinished messages take.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    fn find(&self, csid: u32) -> Option<usize> {
+        if self.streams.len() <= UNINDEXED_MAX {
+            return self.streams.iter().position(|stream| stream.csid == csid);
+        }
+        self.index.get(&csid).copied()
+    }
+
+    /// A chunk stream that is used for the first time.
+    fn insert(&mut self, csid: u32) -> Result<usize, ChunkError> {
+        self.hold(CHUNK_STREAM_BYTES)?;
+        self.streams.push(ChunkStream::new(csid));
+        let at = self.streams.len() - 1;
+        if at == UNINDEXED_MAX {
+            self.index = self.streams.iter().enumerate().map(|(at, stream)| (stream.csid, at)).collect();
+        } else if at > UNINDEXED_MAX {
+            self.index.insert(csid, at);
+        }
+        Ok(at)
+    }
+
+    /// Counts bytes that are about to be taken.
+    fn hold(&mut self, bytes: usize) -> Result<(), ChunkError> {
+        self.held_bytes += bytes;
+        let bytes_max = self.limits.held_bytes_max;
+        if self.held_bytes > bytes_max {
+            let streams = self.streams.len();
+            return Err(ChunkError::TooManyBytesHeld { streams, bytes: self.held_bytes, bytes_max });
+        }
+        Ok(())
     }
 
     /// Reads a chunk header, through `head` if it comes in pieces; returns the chunk stream and the
@@ -287,7 +321,7 @@ impl ChunkReader {
 
     fn parse(&self, input: &[u8]) -> Result<Option<ChunkHead>, ChunkError> {
         let Some((BasicHeader { fmt, csid }, basic)) = BasicHeader::read(input) else { return Ok(None) };
-        let at = self.streams.iter().position(|stream| stream.csid == csid);
+        let at = self.find(csid);
         let last = at.map(|at| &self.streams[at]);
         if last.is_none() && fmt >= 2 {
             return Err(ChunkError::MissingHeader { csid, fmt });
@@ -338,13 +372,7 @@ impl ChunkReader {
         let csid = head.csid;
         let at = match head.at {
             Some(at) => at,
-            None if self.streams.len() >= self.limits.chunk_streams_max => {
-                return Err(ChunkError::TooManyChunkStreams { max: self.limits.chunk_streams_max });
-            }
-            None => {
-                self.streams.push(ChunkStream::new(csid));
-                self.streams.len() - 1
-            }
+            None => self.insert(csid)?,
         };
         let stream = &mut self.streams[at];
         if stream.open {
@@ -366,19 +394,18 @@ impl ChunkReader {
     }
 
     fn append(&mut self, at: usize, bytes: &[u8]) -> Result<(), ChunkError> {
-        let stream = &mut self.streams[at];
-        let needed = stream.payload.len() + bytes.len();
-        if needed > stream.payload.capacity() {
+        let stream = &self.streams[at];
+        let (capacity, needed) = (stream.payload.capacity(), stream.payload.len() + bytes.len());
+        if needed > capacity {
             let length = stream.length as usize;
-            let wanted = needed.max(stream.payload.capacity() * 2).max(PAYLOAD_RESERVE_BYTES).min(length);
-            stream.payload.reserve_exact(wanted - stream.payload.len());
+            let wanted = needed.max(capacity * 2).max(self.limits.reserve_bytes).min(length);
+            self.hold(wanted - capacity)?;
+            let payload = &mut self.streams[at].payload;
+            payload.reserve_exact(wanted - payload.len());
+            // What the allocator gave beyond.
+            self.held_bytes += payload.capacity() - wanted;
         }
-        stream.payload.extend_from_slice(bytes);
-        self.partial_bytes += bytes.len();
-        if self.partial_bytes > self.limits.partial_bytes_max {
-            let bytes_max = self.limits.partial_bytes_max;
-            return Err(ChunkError::TooManyPartialBytes { bytes: self.partial_bytes, bytes_max });
-        }
+        self.streams[at].payload.extend_from_slice(bytes);
         Ok(())
     }
 }

@@ -24,6 +24,16 @@ pub enum CommandError {
     /// `connect` twice.
     #[error("connect on a connected NetConnection")]
     ConnectedTwice,
+    /// A URL or name that nobody needs: it is kept as long as the connection.
+    #[error("{what} of {bytes} bytes, limit {bytes_max}")]
+    TextTooLong {
+        /// Which.
+        what: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
     /// More NetStreams than one connection may have.
     #[error("more than {0} NetStreams")]
     TooManyNetStreams(usize),

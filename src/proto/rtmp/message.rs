@@ -191,7 +191,8 @@ impl Aggregate {
         if self.rest.len() < length {
             return Err(MessageError::BadAggregate);
         }
-        let payload = self.rest.split_to(length);
+        // A copy: a part that is kept must not keep the whole.
+        let payload = Bytes::copy_from_slice(&self.rest.split_to(length));
         // The back pointer; a last one may be missing.
         self.rest.advance(self.rest.len().min(4));
         let offset = *self.offset.get_or_insert(self.outer.timestamp.wrapping_sub(timestamp));

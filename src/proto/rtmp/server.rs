@@ -22,6 +22,10 @@ use bytes::Bytes;
 
 /// Most NetStreams of one connection.
 pub const NET_STREAMS_MAX: usize = 8;
+/// Longest URL of `connect`, app and stream name, their queries included, in bytes: tokens may be long.
+pub const URL_BYTES_MAX: usize = 4096;
+/// What is kept of the texts that a peer says of itself, in bytes.
+pub const TEXT_BYTES_MAX: usize = 1024;
 
 /// What the server tells every peer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -255,7 +259,6 @@ impl ServerSession {
             return Err(CommandError::NotConnected.into());
         }
         let tid = command.transaction_id;
-        let text = |at: usize| command.argument(at).as_str().unwrap_or_default().to_owned();
         let flag = |at: usize| command.argument(at).as_bool().unwrap_or(true);
         Ok(match &*command.name {
             "createStream" => {
@@ -283,12 +286,13 @@ impl ServerSession {
             }
             "publish" => {
                 self.ensure_net_stream(msid)?;
-                Some(Event::Publish { msid, stream: text(1) })
+                Some(Event::Publish { msid, stream: url_text("stream name", command.argument(1))? })
             }
             "play" => {
                 self.ensure_net_stream(msid)?;
                 let duration_ms = command.argument(3).as_number().filter(|seconds| *seconds > 0.0);
-                Some(Event::Play { msid, stream: text(1), duration_ms: duration_ms.map(milliseconds) })
+                let stream = url_text("stream name", command.argument(1))?;
+                Some(Event::Play { msid, stream, duration_ms: duration_ms.map(milliseconds) })
             }
             "pause" => Some(Event::Pause { msid, paused: flag(1) }),
             "receiveAudio" => Some(Event::Receive { msid, kind: TagKind::Audio, wanted: flag(1) }),
@@ -315,12 +319,17 @@ impl ServerSession {
             return Err(CommandError::ConnectedTwice.into());
         }
         let object = command.argument(0);
-        let text = |key| object.property(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let url = |key| url_text(key, object.property(key).unwrap_or(&Value::Undefined));
+        let text = |key| {
+            let text = object.property(key).and_then(Value::as_str).unwrap_or_default();
+            let end = (0..=text.len().min(TEXT_BYTES_MAX)).rev().find(|at| text.is_char_boundary(*at));
+            text[..end.unwrap_or(0)].to_owned()
+        };
         let enhanced = ["fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap", "capsEx"];
         self.connect_transaction = command.transaction_id;
         self.connect = Some(Box::new(Connect {
-            app: text("app"),
-            tc_url: text("tcUrl"),
+            app: url("app")?,
+            tc_url: url("tcUrl")?,
             flash_ver: text("flashVer"),
             page_url: text("pageUrl"),
             object_encoding: object.property("objectEncoding").and_then(Value::as_number).unwrap_or(0.0),
@@ -382,6 +391,15 @@ impl ServerSession {
         }
         self.close_net_stream(only?)
     }
+}
+
+/// The text of a URL or name; empty if it is none.
+fn url_text(what: &'static str, value: &Value) -> Result<String, CommandError> {
+    let text = value.as_str().unwrap_or_default();
+    if text.len() > URL_BYTES_MAX {
+        return Err(CommandError::TextTooLong { what, bytes: text.len(), bytes_max: URL_BYTES_MAX });
+    }
+    Ok(text.to_owned())
 }
 
 /// A data message's body as a script tag has it: without the format byte of type 15 and without

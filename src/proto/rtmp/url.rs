@@ -42,19 +42,20 @@ pub struct StreamAddress {
 }
 
 impl StreamAddress {
-    /// Applies the rules D1 to D6 to what `connect` and `publish` or `play` said.
+    /// Applies the rules D1 to D6 to what `connect` and `publish` or `play` said. The app is what tcUrl says, as
+    /// SRS has it; `app` counts only where there is no tcUrl.
     ///
     /// # Errors
     /// Any [`UrlError`] but `NotRtmp`.
     pub fn resolve(tc_url: &str, app: &str, stream: &str) -> Result<Self, UrlError> {
+        let (authority, app) = split_tc_url(tc_url).unwrap_or(("", app));
         let (app, app_query) = split_query(app);
         let (stream, stream_query) = split_query(stream);
-        let (tc_path, tc_query) = split_query(tc_url);
-        let mut address = Self { vhost: host(tc_path).to_owned(), ..Self::default() };
+        let mut address = Self { vhost: split_port(authority).0.to_owned(), ..Self::default() };
         let mut params: Vec<&str> = Vec::new();
-        for item in [tc_query, app_query, stream_query].into_iter().flat_map(|query| query.split(['&', '?'])) {
+        for item in [app_query, stream_query].into_iter().flat_map(|query| query.split(['&', '?'])) {
             match item.split_once('=') {
-                Some(("vhost" | "domain", "")) => {}
+                Some(("vhost" | "domain", "" | DEFAULT_VHOST)) => {}
                 Some(("vhost" | "domain", vhost)) => vhost.clone_into(&mut address.vhost),
                 None if item.starts_with("vhost...") => item["vhost...".len()..].clone_into(&mut address.vhost),
                 _ if item.is_empty() || params.contains(&item) => {}
@@ -105,10 +106,11 @@ fn split_query(text: &str) -> (&str, &str) {
     }
 }
 
-/// The host of `rtmp://host:port/…`, brackets of IPv6 removed.
-fn host(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    split_port(rest.split('/').next().unwrap_or_default()).0
+/// Authority and app of `rtmp://host:port/app`; the app with its query, and empty if there is none.
+fn split_tc_url(url: &str) -> Option<(&str, &str)> {
+    let (_, rest) = url.split_once("://")?;
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    Some((&rest[..end], rest[end..].trim_start_matches('/')))
 }
 
 /// Splits `host:port`, `[v6]:port`.
@@ -224,6 +226,25 @@ mod tests {
         assert_eq!(resolve("rtmp://h/", "", "s"), named("h", "__defaultApp__", "s", ""));
     }
 
+    /// SRS takes the app from tcUrl, and does not look at the property `app`; some clients send none.
+    #[test]
+    fn the_app_is_what_tc_url_says() {
+        let url = |tc_url: &str, app: &str| {
+            let (vhost, app, ..) = resolve(tc_url, app, "s");
+            format!("{vhost}/{app}")
+        };
+        assert_eq!(url("rtmp://h/live", ""), "h/live");
+        assert_eq!(url("rtmp://h/live", "other"), "h/live");
+        assert_eq!(url("rtmp://h:1935/live/", "other?vhost=v"), "h/live");
+        assert_eq!(url("rtmp://h/a/b?vhost=v", ""), "v/a/b");
+        assert_eq!(url("rtmp://h/live...vhost...v", ""), "v/live");
+        assert_eq!(url("rtmp://h?vhost=v", ""), "v/__defaultApp__");
+        assert_eq!(url("rtmp://h", "live"), "h/__defaultApp__");
+        assert_eq!(url("rtmp://[::1]:1935/live", ""), "::1/live");
+        assert_eq!(url("rtmp://h/live?vhost=__defaultVhost__", ""), "h/live");
+        assert_eq!(url("", "live"), "/live");
+    }
+
     #[test]
     fn d7_vhosts_keep_their_streams_apart() {
         let address = StreamAddress::resolve("rtmp://h/live", "live", "s").unwrap();
@@ -232,7 +253,8 @@ mod tests {
 
     #[test]
     fn bad_names_are_refused() {
-        let refused = |app: &str, stream: &str| StreamAddress::resolve("rtmp://h/x", app, stream).unwrap_err();
+        let refused =
+            |app: &str, stream: &str| StreamAddress::resolve(&format!("rtmp://h/{app}"), app, stream).unwrap_err();
         assert_eq!(refused("live", ""), UrlError::EmptyStream);
         assert_eq!(refused("live", "?token=1"), UrlError::EmptyStream);
         assert_eq!(refused("live", &"x".repeat(4096)), UrlError::TooLong(4100));

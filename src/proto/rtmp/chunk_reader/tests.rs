@@ -1,5 +1,5 @@
 use super::*;
-use crate::proto::rtmp::chunk_writer::{ChunkWriter, header0};
+use crate::proto::rtmp::chunk_writer::{ChunkWriter, header0, header3};
 
 /// Reads all of `wire` in pieces of `step` bytes.
 fn read_all(reader: &mut ChunkReader, wire: &[u8], step: usize) -> Result<Vec<Message>, ChunkError> {
@@ -130,27 +130,54 @@ fn b7_chunk_size_and_lengths_are_bounded() {
     let mut claim = header0(6, 0, 0xFF_FFFF, 9, 1).to_vec();
     claim.extend_from_slice(&[0; 10]);
     assert_eq!(reader.read(&mut &claim[..]), Ok(None));
-    assert!(reader.streams[0].payload.capacity() <= PAYLOAD_RESERVE_BYTES);
-    let too_large = ChunkError::MessageTooLarge { csid: 6, bytes: 0xFF_FFFF, bytes_max: 256 << 10 };
+    assert!(reader.streams[0].payload.capacity() <= Limits::MEDIA.reserve_bytes);
+    let too_large = ChunkError::MessageTooLarge { csid: 6, bytes: 0xFF_FFFF, bytes_max: 128 << 10 };
     assert_eq!(read_whole(&claim), Err(too_large));
 }
 
-/// A table of chunk streams has an end, and so have unfinished messages.
+/// What a peer may hold is bounded in bytes, by as many chunk streams as it likes.
 #[test]
 fn unfinished_messages_and_chunk_streams_are_limited() {
-    let wire: Vec<u8> = (2..70).flat_map(|csid| [&header0(csid, 0, 1, 8, 1)[..], b"a"].concat()).collect();
-    assert_eq!(read_whole(&wire), Err(ChunkError::TooManyChunkStreams { max: 64 }));
+    let one = |csid| [&header0(csid, 0, 1, 8, 1)[..], b"a"].concat();
     let mut reader = ChunkReader::default();
-    reader.set_chunk_size(250_000).unwrap();
-    let open = |csid| [&header0(csid, 0, 260_000, 8, 1)[..], &vec![0; 250_000]].concat();
+    let most = u32::try_from(Limits::COMMANDS.held_bytes_max / CHUNK_STREAM_BYTES).unwrap() - 1;
+    let wire: Vec<u8> = (2..2 + most).flat_map(one).collect();
+    assert_eq!(read_all(&mut reader, &wire, 1000).unwrap().len(), most as usize);
+    let over = (2 + most..).find_map(|csid| reader.read(&mut &one(csid)[..]).err());
+    assert!(matches!(over, Some(ChunkError::TooManyBytesHeld { .. })));
+    // A byte of each of many long messages takes little.
+    let mut reader = ChunkReader::default();
+    reader.set_chunk_size(1).unwrap();
+    let open = |csid: u32| [&header0(csid, 0, 120_000, 8, 1)[..], b"a"].concat();
+    let opened = (2..2000).take_while(|csid| reader.read(&mut &open(*csid)[..]) == Ok(None)).count();
+    assert!((200..400).contains(&opened) && reader.held_bytes() <= Limits::COMMANDS.held_bytes_max + 4096);
+    let mut reader = ChunkReader::default();
+    reader.set_chunk_size(90_000).unwrap();
+    let open = |csid| [&header0(csid, 0, 100_000, 8, 1)[..], &vec![0; 90_000]].concat();
     assert_eq!(reader.read(&mut &open(3)[..]), Ok(None));
-    assert_eq!(reader.read(&mut &open(4)[..]), Ok(None));
-    assert!(matches!(reader.read(&mut &open(5)[..]), Err(ChunkError::TooManyPartialBytes { .. })));
+    assert!(matches!(reader.read(&mut &open(4)[..]), Ok(None) | Err(ChunkError::TooManyBytesHeld { .. })));
     let mut reader = ChunkReader::default();
-    reader.set_chunk_size(250_000).unwrap();
+    reader.set_chunk_size(90_000).unwrap();
     assert_eq!(reader.read(&mut &open(3)[..]), Ok(None));
     reader.abort(3);
-    assert_eq!((reader.partial_bytes(), reader.read(&mut &open(3)[..])), (0, Ok(None)));
+    assert_eq!((reader.held_bytes(), reader.read(&mut &open(3)[..])), (CHUNK_STREAM_BYTES, Ok(None)));
+}
+
+/// Every one of the 65,598 chunk streams can be used by a publisher, and each keeps its own state.
+#[test]
+fn all_chunk_streams_are_found_again() {
+    let mut reader = ChunkReader::default();
+    reader.set_limits(Limits::MEDIA);
+    let csids = || (2..400).chain([1000, 65_598, 65_599]);
+    for (round, fmt) in [(0, 0), (1, 3)] {
+        for csid in csids() {
+            let header = if fmt == 0 { header0(csid, csid, 2, 8, 1).to_vec() } else { header3(csid, csid).to_vec() };
+            let body = [u8::try_from(csid % 251).unwrap(), round];
+            let message = reader.read(&mut &[&header[..], &body].concat()[..]).unwrap().unwrap();
+            let timestamp = csid * u32::from(round + 1);
+            assert_eq!((message.csid, message.timestamp, &message.payload[..]), (csid, timestamp, &body[..]));
+        }
+    }
 }
 
 proptest::proptest! {
