@@ -7,13 +7,17 @@
 //!   is on its way for an old subscription cannot reach a new one.
 //! * When a ring is full, tags of a stream are left out up to its next keyframe: a gap.
 
+mod due;
+mod linger;
+mod message;
 mod stream;
 
+pub use message::{Busy, Message, Received, RelayId, StreamId};
 pub use stream::{Sent, Stream};
 
 use super::{
     home_of,
-    mesh::{Mesh, ShardWaker},
+    mesh::{Cargo, Mesh, ShardWaker},
 };
 use crate::{
     proto::{
@@ -23,9 +27,10 @@ use crate::{
     stats::ShardStats,
     stream::{Clock, Entry, Mix, Replica, Settings, Snapshot, TimeJitter},
 };
+use due::Due;
 use hashbrown::HashMap;
 use slab::Slab;
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 use stream::Interest;
 
 /// Publishers of a shard per ms of pause between two reads of one: few of them cost little anyway.
@@ -36,73 +41,6 @@ const READ_PAUSES_PER_FLUSH: u64 = 8;
 const READ_PAUSE_MS_MAX: u64 = 40;
 /// The same while nobody plays the stream.
 const READ_PAUSE_UNSEEN_MS: u64 = 100;
-
-/// A stream's place in this shard's table; valid until it is released.
-pub type StreamId = usize;
-
-/// A subscription of one shard at another; never used twice.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct RelayId {
-    slot: usize,
-    serial: u64,
-}
-
-/// What crosses from shard to shard. `M` is what the servers add: a connection that moves.
-#[derive(Debug)]
-pub enum Message<M> {
-    /// To the home: this shard has players of the stream.
-    Subscribe {
-        /// The stream.
-        key: Arc<str>,
-        /// How it is kept, should the home not know it yet.
-        settings: Settings,
-        /// The sender's id for what comes.
-        relay: RelayId,
-    },
-    /// To the home: no players any more.
-    Unsubscribe {
-        /// The stream.
-        key: Arc<str>,
-        /// The id given before.
-        relay: RelayId,
-        /// What they have got.
-        sent: Box<Sent>,
-    },
-    /// From the home: somebody publishes.
-    Begin {
-        /// The receiver's id.
-        relay: RelayId,
-        /// Where the tags that follow begin.
-        snapshot: Box<Snapshot>,
-    },
-    /// From the home: nobody publishes.
-    Absent {
-        /// The receiver's id.
-        relay: RelayId,
-    },
-    /// From the home: a tag.
-    Tag {
-        /// The receiver's id.
-        relay: RelayId,
-        /// The tag.
-        entry: Entry,
-    },
-    /// From the home: the publish is over.
-    End {
-        /// The receiver's id.
-        relay: RelayId,
-        /// Another publisher takes over.
-        silent: bool,
-    },
-    /// For the server.
-    Server(M),
-}
-
-/// The name is taken.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the stream is being published")]
-pub struct Busy;
-
 /// All streams of one shard. `P` names a publisher, `M` is a server's message.
 #[derive(Debug)]
 pub struct Relay<P, M> {
@@ -110,6 +48,11 @@ pub struct Relay<P, M> {
     streams: Slab<Stream<P>>,
     by_key: HashMap<Arc<str>, StreamId, foldhash::fast::FixedState>,
     serial: u64,
+    due: Due,
+    /// Live streams of other shards whose last player has left: which, and as of which subscription.
+    lingering: VecDeque<(RelayId, Option<u64>)>,
+    /// The stream that is being worked on, should that end in a panic.
+    at: Option<StreamId>,
     /// Streams that are published here.
     publishers: u64,
     /// Flush interval of streams whose settings have none, in ms.
@@ -117,11 +60,22 @@ pub struct Relay<P, M> {
     stats: Arc<ShardStats>,
 }
 
-impl<P, M> Relay<P, M> {
+impl<P, M: Cargo> Relay<P, M> {
     /// A shard without streams.
     pub fn new(mesh: Mesh<Message<M>>, stats: Arc<ShardStats>) -> Self {
         mesh.wakers()[mesh.me()].set_eager(true);
-        Self { mesh, streams: Slab::new(), by_key: HashMap::default(), serial: 0, publishers: 0, pace_ms: 0, stats }
+        Self {
+            mesh,
+            streams: Slab::new(),
+            by_key: HashMap::default(),
+            serial: 0,
+            due: Due::default(),
+            lingering: VecDeque::new(),
+            at: None,
+            publishers: 0,
+            pace_ms: 0,
+            stats,
+        }
     }
 
     /// Sets the flush interval of streams whose settings leave it to the shard, in ms.
@@ -131,11 +85,29 @@ impl<P, M> Relay<P, M> {
         }
         self.pace_ms = pace_ms;
         self.mesh.wakers()[self.mesh.me()].set_eager(pace_ms == 0);
-        for (_, stream) in &mut self.streams {
+        for (id, stream) in &mut self.streams {
             if stream.replica.settings().interval_ms().is_none() {
                 stream.replica.schedule.set_interval(pace_ms);
+                self.due.arm(id, stream, 0);
             }
         }
+    }
+
+    /// Takes note of when a stream's members are due, after anything that may have changed that.
+    pub fn arm(&mut self, id: StreamId, now_ms: u64) {
+        if let Some(stream) = self.streams.get_mut(id) {
+            self.due.arm(id, stream, now_ms);
+        }
+    }
+
+    /// When the first stream is due, in ms.
+    pub fn next_due_ms(&mut self) -> Option<u64> {
+        self.due.next_ms(&self.streams)
+    }
+
+    /// The stream that has been due for longest at `now_ms`, and since when; [`Self::arm`] it again afterwards.
+    pub fn take_due(&mut self, now_ms: u64) -> Option<(StreamId, u64)> {
+        self.due.take(&mut self.streams, now_ms)
     }
 
     /// This shard.
@@ -169,6 +141,11 @@ impl<P, M> Relay<P, M> {
         stream.is_none_or(|stream| !stream.replica.is_live() && (stream.relay.is_none() || stream.answered))
     }
 
+    /// Whether a stream's home knows that it is wanted here, and has said whether somebody publishes it.
+    pub fn is_settled(&self, id: StreamId) -> bool {
+        self.streams.get(id).is_none_or(|stream| stream.relay.is_none() || stream.answered)
+    }
+
     /// Every stream.
     pub fn streams(&self) -> impl Iterator<Item = (StreamId, &Stream<P>)> {
         self.streams.iter()
@@ -189,12 +166,34 @@ impl<P, M> Relay<P, M> {
         self.mesh.send(to, Message::Server(message));
     }
 
+    /// The shard that takes messages more slowly than they were sent since this was asked last: who sent them
+    /// rests until [`Self::is_full`] is over.
+    pub fn take_congested(&mut self) -> Option<usize> {
+        self.mesh.take_congested()
+    }
+
+    /// The same for tags of streams that are published here: who sends many at a time rests, before any is left out.
+    pub fn take_crowded(&mut self) -> Option<usize> {
+        self.mesh.take_crowded()
+    }
+
+    /// Whether what goes to a shard has to wait.
+    pub fn is_full(&mut self, shard: usize) -> bool {
+        self.mesh.is_full(shard)
+    }
+
+    /// The stream that was being worked on when a panic came.
+    pub fn take_broken(&mut self) -> Option<StreamId> {
+        self.at.take()
+    }
+
     /// Finds or makes the stream for a player, and subscribes at its home if that is elsewhere.
     /// Call [`Self::release`] when the player has gone.
     pub fn open(&mut self, key: &str, settings: Settings) -> StreamId {
         let id = self.find_or_insert(key, settings);
         let home = self.home_of(key);
         let stream = &mut self.streams[id];
+        stream.lingers = false;
         if home != self.mesh.me() && stream.relay.is_none() {
             self.serial += 1;
             let relay = RelayId { slot: id, serial: self.serial };
@@ -202,21 +201,6 @@ impl<P, M> Relay<P, M> {
             self.mesh.send(home, Message::Subscribe { key: Arc::clone(&stream.key), settings, relay });
         }
         id
-    }
-
-    /// Forgets the stream if nobody needs it any more.
-    pub fn release(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get(id) else { return };
-        if stream.publisher.is_some() || !stream.is_unseen() {
-            return;
-        }
-        let stream = self.streams.remove(id);
-        self.by_key.remove(&stream.key);
-        if let Some(relay) = stream.relay {
-            let home = self.home_of(&stream.key);
-            let sent = Box::new(stream.sent);
-            self.mesh.send(home, Message::Unsubscribe { key: stream.key, relay, sent });
-        }
     }
 
     /// Begins a publish on this shard, which must be the stream's home; whoever published it must have been
@@ -293,15 +277,17 @@ impl<P, M> Relay<P, M> {
 
     /// Gives every stream its settings anew, by its key.
     pub fn set_settings(&mut self, settings: impl Fn(&str) -> Option<Settings>) {
-        for (_, stream) in &mut self.streams {
+        for (id, stream) in &mut self.streams {
             if let Some(settings) = settings(&stream.key) {
                 stream.replica.set_settings(settings, self.pace_ms);
+                self.due.arm(id, stream, 0);
             }
         }
     }
 
     /// Takes a publisher's tag in, and passes it on to every shard that wants it.
     pub fn ingest(&mut self, id: StreamId, tag: Tag, now_ms: u64) {
+        self.at = Some(id);
         let Some(stream) = self.streams.get_mut(id) else { return };
         let info = codec::inspect(tag.kind, &tag.body);
         if info.class == Class::Metadata
@@ -317,6 +303,7 @@ impl<P, M> Relay<P, M> {
             None => self.deliver(id, entry),
             Some(mix) => mix.push(entry).into_iter().for_each(|entry| self.deliver(id, entry)),
         }
+        self.at = None;
     }
 
     fn deliver(&mut self, id: StreamId, entry: Entry) {
@@ -343,31 +330,38 @@ impl<P, M> Relay<P, M> {
         stream.replica.push(entry);
     }
 
-    /// The next message for the server from another shard, and the streams that changed before it
-    /// (added to `changed`).
-    pub fn receive(&mut self, changed: &mut Vec<StreamId>) -> Option<M> {
-        self.mesh.drain_overflow();
-        while let Some((from, message)) = self.mesh.receive() {
+    /// Takes the next message from another shard in; streams that it changes are added to `changed`.
+    pub fn receive(&mut self, changed: &mut Vec<StreamId>) -> Option<Received<M>> {
+        if let Some((from, message)) = self.mesh.receive() {
             match message {
                 Message::Subscribe { key, settings, relay } => self.subscribed(from, &key, settings, relay),
                 Message::Unsubscribe { key, relay, sent } => self.unsubscribed(from, &key, relay, &sent),
                 Message::Begin { relay, snapshot } => self.on_replica(relay, changed, |replica| {
                     replica.begin(*snapshot);
+                    // Who waits for an answer has it now.
+                    replica.schedule.hurry();
                     // Its tags wait in the ring for this shard's tick.
                     replica.schedule.set_polled(true);
                 }),
-                Message::Absent { relay } => self.on_replica(relay, changed, |replica| {
-                    // Who waits for an answer has it now.
-                    replica.schedule.note_change();
-                    replica.schedule.hurry();
-                }),
+                Message::Absent { relay } => {
+                    self.on_replica(relay, changed, |replica| {
+                        // Who waits for an answer has it now.
+                        replica.schedule.note_change();
+                        replica.schedule.hurry();
+                    });
+                    self.forget_if_lingers(relay);
+                }
                 Message::Tag { relay, entry } => self.on_replica(relay, changed, |replica| replica.push(entry)),
-                Message::End { relay, silent } => self.on_replica(relay, changed, |replica| {
-                    replica.end(silent);
-                    replica.schedule.set_polled(false);
-                }),
-                Message::Server(message) => return Some(message),
+                Message::End { relay, silent } => {
+                    self.on_replica(relay, changed, |replica| {
+                        replica.end(silent);
+                        replica.schedule.set_polled(false);
+                    });
+                    self.forget_if_lingers(relay);
+                }
+                Message::Server(message) => return Some(Received::Server(message)),
             }
+            return Some(Received::Own);
         }
         None
     }
@@ -399,11 +393,21 @@ impl<P, M> Relay<P, M> {
         self.mesh.entries()
     }
 
-    /// Takes note of what was sent so far.
-    pub fn look_at_rates(&mut self, now_ms: u64) {
-        for (_, stream) in &mut self.streams {
+    /// Takes note of what was sent so far, and has those looked at again who wait for video that does not come.
+    pub fn look_over(&mut self, now_ms: u64) {
+        for (id, stream) in &mut self.streams {
             stream.sent.rate.look(now_ms, stream.sent.bytes);
+            if !stream.replica.schedule.is_empty() && stream.replica.expects_video_only() {
+                stream.replica.schedule.note_change();
+                self.due.arm(id, stream, now_ms);
+            }
         }
+        self.forget_lingering(now_ms);
+    }
+
+    /// Moves what waits for room in other shards' rings there.
+    pub fn drain_overflow(&mut self) {
+        self.mesh.drain_overflow();
     }
 
     /// Whether messages wait for room in another shard's ring.
@@ -414,8 +418,10 @@ impl<P, M> Relay<P, M> {
     fn on_replica(&mut self, relay: RelayId, changed: &mut Vec<StreamId>, change: impl FnOnce(&mut Replica)) {
         let current = |stream: &&mut Stream<P>| stream.relay == Some(relay);
         if let Some(stream) = self.streams.get_mut(relay.slot).filter(current) {
+            self.at = Some(relay.slot);
             stream.answered = true;
             change(&mut stream.replica);
+            self.at = None;
             if changed.last() != Some(&relay.slot) {
                 changed.push(relay.slot);
             }
@@ -426,13 +432,9 @@ impl<P, M> Relay<P, M> {
         let id = self.find_or_insert(key, settings);
         let stream = &mut self.streams[id];
         if stream.replica.is_live() {
-            let snapshot = stream.replica.snapshot();
-            let from = snapshot.from;
-            self.mesh.send(shard, Message::Begin { relay, snapshot: Box::new(snapshot) });
-            for entry in stream.replica.log().range(from..stream.replica.log().head()) {
-                self.mesh.send(shard, Message::Tag { relay, entry: entry.clone() });
-                self.stats.tags_relayed.add(1);
-            }
+            let snapshot = Box::new(stream.replica.snapshot());
+            self.stats.tags_relayed.add(snapshot.entries.len() as u64);
+            self.mesh.send(shard, Message::Begin { relay, snapshot });
         } else {
             self.mesh.send(shard, Message::Absent { relay });
         }
@@ -463,6 +465,8 @@ impl<P, M> Relay<P, M> {
             interested: Vec::new(),
             relay: None,
             answered: false,
+            lingers: false,
+            armed_ms: None,
             sent: Sent::default(),
             clock: Clock::default(),
             mix: None,

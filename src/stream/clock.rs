@@ -6,6 +6,8 @@ use crate::proto::flv::TagKind;
 const JUMP_MS: i64 = 250;
 /// What a jump becomes, in ms.
 const JUMP_BECOMES_MS: i64 = 10;
+/// What the lead of media is worth less after each ms of real time, in µs: an encoder's clock may be slow.
+const LEAD_FADES_US: i64 = 1;
 
 /// How times are corrected. SRS: `time_jitter`, `atc`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -21,8 +23,8 @@ pub enum TimeJitter {
 
 /// The clock of one publish.
 ///
-/// A step of more than 250 ms is a jump, unless that much time has passed in reality too: a stream of one
-/// picture a second, or a pause, keeps its distances. A jump moves both tracks' clocks by the same amount, so
+/// A step of more than 250 ms is a jump, unless that much time has passed in reality too, since the step before or in
+/// all: a stream of one picture a second, or a pause, keeps its distances, however its arrivals wobble. A jump moves both tracks' clocks by the same amount, so
 /// that they stay together; SRS, which corrects each message by itself, lets them drift apart.
 #[derive(Debug, Default)]
 pub struct Clock {
@@ -35,6 +37,8 @@ pub struct Clock {
     offset_ms: i64,
     /// The newest media: its time, and when it came.
     newest: Option<(i64, u64)>,
+    /// The most that media has been ahead of real time, as time less arrival in µs: what has come without delay.
+    lead_us: i64,
     /// The newest time of audio and video.
     tracks: [Option<i64>; 2],
 }
@@ -62,24 +66,30 @@ impl Clock {
         let mut time_ms = published + self.offset_ms;
         if self.jitter == TimeJitter::Full {
             if let Some((newest_ms, came_ms)) = self.newest
-                && self.jumps(track, time_ms, newest_ms, now_ms.saturating_sub(came_ms).cast_signed())
+                && self.jumps(track, time_ms, newest_ms, came_ms, now_ms)
             {
                 time_ms = newest_ms + JUMP_BECOMES_MS;
                 self.offset_ms = time_ms - published;
             }
             time_ms = self.tracks[track].map_or(time_ms, |last_ms| time_ms.max(last_ms));
         }
+        let lead_us = (time_ms - now_ms.cast_signed()).saturating_mul(1000);
+        let passed_ms = self.newest.map(|(_, came_ms)| now_ms.saturating_sub(came_ms).cast_signed());
+        self.lead_us = passed_ms.map_or(lead_us, |passed_ms| lead_us.max(self.lead_us - passed_ms * LEAD_FADES_US));
         self.newest = Some((time_ms, now_ms));
         self.tracks[track] = Some(time_ms);
         time_ms
     }
 
-    /// Whether `time_ms` is neither near the newest media nor near its own track's, nor where real time has
-    /// got to since. A track begins where it likes.
-    fn jumps(&self, track: usize, time_ms: i64, newest_ms: i64, passed_ms: i64) -> bool {
+    /// Whether `time_ms` is neither near the newest media nor near its own track's, and goes back, or on by more
+    /// than real time has, since the newest came and in all. A track begins where it likes.
+    fn jumps(&self, track: usize, time_ms: i64, newest_ms: i64, came_ms: u64, now_ms: u64) -> bool {
         let step_ms = time_ms - newest_ms;
         let own = self.tracks[track].is_none_or(|last_ms| (time_ms - last_ms).abs() <= JUMP_MS);
-        step_ms.abs() > JUMP_MS && !own && (step_ms - passed_ms).abs() > JUMP_MS + self.slack_ms
+        let passed_ms = now_ms.saturating_sub(came_ms).cast_signed();
+        let most_ms = JUMP_MS + self.slack_ms;
+        let ahead = step_ms - passed_ms > most_ms && time_ms - now_ms.cast_signed() - self.lead_us / 1000 > most_ms;
+        step_ms.abs() > JUMP_MS && !own && (step_ms < 0 || ahead)
     }
 
     /// 32-bit time → time that goes on over 2^32: steps of up to 2^31 either way are followed.
@@ -146,6 +156,27 @@ mod tests {
         let mut at = |timestamp, now_ms| clock.time(TagKind::Video, true, timestamp, now_ms);
         assert_eq!([at(0, 5000), at(1000, 6010), at(2000, 6990), at(8000, 13_100)], [0, 1000, 2000, 8000]);
         assert_eq!(at(9000, 13_110), 8010);
+    }
+
+    /// Arrivals may wobble by more than a jump: what has gone by in all counts.
+    #[test]
+    fn late_arrivals_are_no_jumps() {
+        for arrivals in
+            [[0, 1300, 2000, 3000, 4400, 5000], [0, 1000, 2600, 3000, 4000, 5900], [0, 400, 2900, 3000, 4000, 5000]]
+        {
+            let mut clock = Clock::new(TimeJitter::Full, 0);
+            let times =
+                (0..6).zip(arrivals).map(|(second, now_ms)| clock.time(TagKind::Video, true, second * 1000, now_ms));
+            let seen: Vec<i64> = times.collect();
+            let early = arrivals[1] == 400;
+            // The first step is all that is known of a stream's pace: 600 ms too early is a jump then.
+            let expected = if early { [0, 10, 1010, 2010, 3010, 4010] } else { [0, 1000, 2000, 3000, 4000, 5000] };
+            assert_eq!(seen, expected, "{arrivals:?}");
+        }
+        // A jump of 900 ms in a stream of a second's steps is one still.
+        let mut clock = Clock::new(TimeJitter::Full, 0);
+        let mut at = |timestamp, now_ms| clock.time(TagKind::Video, true, timestamp, now_ms);
+        assert_eq!([at(0, 0), at(1000, 1300), at(2000, 2000), at(3900, 3000)], [0, 1000, 2000, 2010]);
     }
 
     /// A track that begins later, or lags, is not pulled to the other.

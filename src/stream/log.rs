@@ -3,9 +3,13 @@
 use crate::proto::{codec::TagInfo, flv::Tag};
 use std::{collections::VecDeque, ops::Range};
 
-/// Most bytes of bodies that one stream's log keeps on one shard; the oldest go first. At 20 Mbit/s
-/// this is 26 s.
+/// Most bytes that one stream's log takes on one shard, entries included; the oldest go first. At
+/// 20 Mbit/s this is 26 s.
 pub const LOG_BYTES_MAX: usize = 64 << 20;
+/// Most entries of it: 30 s of 1000 tags a second, five times what real streams have.
+pub const LOG_ENTRIES_MAX: usize = 1 << 15;
+/// What an entry takes beside its body's bytes: its place, and the allocation that counts references.
+pub const ENTRY_BYTES: usize = size_of::<Entry>() + 64;
 
 /// A tag in the log, and across cores: cloning it counts a reference.
 #[derive(Clone, Debug)]
@@ -25,6 +29,11 @@ pub struct Entry {
 impl Entry {
     /// The time of what comes before a publish's first media tag: where a subscription begins.
     pub const BEFORE_MEDIA: i64 = i64::MIN;
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        ENTRY_BYTES + self.tag.body.len()
+    }
 }
 
 /// Entries by index.
@@ -46,9 +55,14 @@ impl Log {
         self.first + self.entries.len() as u64
     }
 
-    /// Bytes of bodies.
+    /// Bytes that it takes.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether it is over its limits.
+    pub fn is_over(&self) -> bool {
+        self.bytes > LOG_BYTES_MAX || self.entries.len() > LOG_ENTRIES_MAX
     }
 
     /// The newest entry.
@@ -72,16 +86,16 @@ impl Log {
     /// Appends; returns the index.
     pub(super) fn push(&mut self, entry: Entry) -> u64 {
         let index = self.head();
-        self.bytes += entry.tag.body.len();
+        self.bytes += entry.bytes();
         self.entries.push_back(entry);
         index
     }
 
-    /// Drops what is older than `keep_from`, and more if the log is over its limit.
+    /// Drops what is older than `keep_from`, and more if the log is over its limits.
     pub(super) fn trim(&mut self, keep_from: u64) {
-        while self.first < keep_from || self.bytes > LOG_BYTES_MAX {
+        while self.first < keep_from || self.is_over() {
             let Some(entry) = self.entries.pop_front() else { break };
-            self.bytes -= entry.tag.body.len();
+            self.bytes -= entry.bytes();
             self.first += 1;
         }
         if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 8 {

@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 
 /// Tags of one track that wait for one of the other before they go on without it, as in SRS.
 pub const MIX_TAGS_MAX: usize = 10;
+/// Most bytes that wait so.
+pub const MIX_BYTES_MAX: usize = 4 << 20;
 
 /// Tags that wait for the other track. A track's own order never changes.
 #[derive(Debug, Default)]
@@ -13,6 +15,7 @@ pub struct Mix {
     audio: VecDeque<(i64, Entry)>,
     video: VecDeque<(i64, Entry)>,
     newest: [i64; 2],
+    bytes: usize,
 }
 
 impl Mix {
@@ -28,13 +31,14 @@ impl Mix {
         let setup = matches!(entry.info.class, Class::Header { .. });
         let at = if setup { self.newest[track] } else { entry.time_ms.max(self.newest[track]) };
         self.newest[track] = at;
+        self.bytes += entry.bytes();
         if track == 0 {
             self.audio.push_back((at, entry))
         } else {
             self.video.push_back((at, entry))
         }
         let mut out = Vec::new();
-        while let Some(entry) = self.pop(MIX_TAGS_MAX) {
+        while let Some(entry) = self.pop(if self.bytes > MIX_BYTES_MAX { 0 } else { MIX_TAGS_MAX }) {
             out.push(entry);
         }
         out
@@ -54,7 +58,9 @@ impl Mix {
             (None, Some(_)) if self.video.len() > alone => &mut self.video,
             _ => return None,
         };
-        queue.pop_front().map(|(_, entry)| entry)
+        let (_, entry) = queue.pop_front()?;
+        self.bytes -= entry.bytes();
+        Some(entry)
     }
 }
 

@@ -18,9 +18,9 @@ mod settings;
 mod subscription;
 
 pub use clock::{Clock, TimeJitter};
-pub use headers::{HEADERS_MAX, Headers};
-pub use log::{Entry, LOG_BYTES_MAX, Log};
-pub use mix::{MIX_TAGS_MAX, Mix};
+pub use headers::{HEADERS_BYTES_MAX, HEADERS_MAX, Headers};
+pub use log::{ENTRY_BYTES, Entry, LOG_BYTES_MAX, LOG_ENTRIES_MAX, Log};
+pub use mix::{MIX_BYTES_MAX, MIX_TAGS_MAX, Mix};
 pub use pace::{CEILING_MS, Pace, STEP_MS as PACE_STEP_MS};
 pub use replica::{KEYFRAME_WAIT_TAGS_MAX, Replica, Snapshot};
 pub use schedule::{GROUP_MEMBERS_MIN, PHASE_MS_MIN, PHASES_MAX, Schedule};

@@ -1,7 +1,9 @@
 //! One stream on one shard.
 
+mod start;
+
 use super::{
-    Entry, Headers, Log, Schedule, Settings, Step, Subscription,
+    Entry, HEADERS_BYTES_MAX, Headers, Log, Schedule, Settings, Step, Subscription,
     subscription::{State, truncate},
 };
 use crate::proto::{
@@ -16,6 +18,13 @@ pub const KEYFRAME_WAIT_TAGS_MAX: u64 = 500;
 
 /// A track whose last tag is older than this does not hold a joiner's clock back, in ms.
 const TRACK_LAG_MS_MAX: i64 = 1000;
+
+/// How long audio waits for video that was announced, in ms of media or of real time, whichever is over
+/// first.
+const VIDEO_WAIT_MS_MAX: u64 = 2000;
+
+/// Most ends of publishes that a log remembers.
+const ENDS_MAX: usize = 64;
 
 /// A stream's log on one shard, with what late joiners need. See the module's invariants.
 #[derive(Debug)]
@@ -35,26 +44,33 @@ pub struct Replica {
     newest_keyframe: Option<u64>,
 }
 
-/// A place in a stream's log to follow it from.
+/// A place in a stream's log to follow it from, and what came since.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// As of the place.
     pub headers: Headers,
-    /// The first entry to follow.
-    pub from: u64,
+    /// From the place on.
+    pub entries: Vec<Entry>,
     /// Whether the publish has had a keyframe before it.
     pub keyframe_seen: bool,
     /// Whether subscriptions see times as published.
     pub absolute: bool,
 }
 
-/// The end of a publish.
-#[derive(Clone, Copy, Debug)]
+/// The end of a publish, and what those may still have of it who were there and had nothing yet.
+#[derive(Clone, Debug)]
 struct End {
     /// The index after its last entry.
     at: u64,
     /// Another publisher has taken over: players need not know.
     silent: bool,
+    absolute: bool,
+    /// Who stands before this index was here before its first media.
+    media: u64,
+    /// Where those start.
+    start: Option<Mark>,
+    /// Where those start who came later.
+    mark: Option<Mark>,
 }
 
 #[derive(Clone, Debug)]
@@ -70,7 +86,9 @@ struct Epoch {
     headers: Headers,
     keyframe_seen: bool,
     inter_frame_seen: bool,
-    /// Where those start who were here before the publish: its first keyframe.
+    /// Its first media: index, time, arrival.
+    media: Option<(u64, i64, u64)>,
+    /// Where those start who were here before its media: its first keyframe.
     start: Option<Mark>,
     expects_video: bool,
     absolute: bool,
@@ -82,6 +100,15 @@ impl Epoch {
     /// The newest time of audio or video.
     fn newest_media_ms(&self) -> Option<i64> {
         self.newest_ms[..2].iter().flatten().copied().max()
+    }
+
+    /// Whether one track has waited for the other for as long as a person would.
+    fn is_waited_out(&self, now_ms: u64) -> bool {
+        let newest_ms = self.newest_media_ms();
+        self.media.zip(newest_ms).is_some_and(|((_, time_ms, arrived_ms), newest_ms)| {
+            newest_ms.saturating_sub(time_ms) >= VIDEO_WAIT_MS_MAX.cast_signed()
+                || now_ms.saturating_sub(arrived_ms) >= VIDEO_WAIT_MS_MAX
+        })
     }
 }
 
@@ -136,7 +163,7 @@ impl Replica {
 
     /// A publish begins, or is joined late at a snapshot of the home shard's replica.
     pub fn begin(&mut self, snapshot: Snapshot) {
-        let Snapshot { headers, keyframe_seen, absolute, .. } = snapshot;
+        let Snapshot { headers, entries, keyframe_seen, absolute } = snapshot;
         self.live = true;
         self.mark = None;
         self.newest_keyframe = None;
@@ -152,20 +179,57 @@ impl Replica {
         // Whoever waits has a right to the first tag.
         self.schedule.hold(self.epoch.first);
         self.schedule.note_change();
+        entries.into_iter().for_each(|entry| self.push(entry));
     }
 
     /// The publish is over; subscriptions take what is left and are told, unless it is `silent`.
     pub fn end(&mut self, silent: bool) {
-        if std::mem::take(&mut self.live) {
-            self.ends.push_back(End { at: self.log.head(), silent });
-            self.schedule.note_change();
-            self.mark = None;
-            self.newest_keyframe = None;
+        if !std::mem::take(&mut self.live) {
+            return;
+        }
+        self.newest_keyframe = None;
+        let (at, mark, epoch) = (self.log.head(), self.mark.take(), std::mem::take(&mut self.epoch));
+        self.schedule.note_change();
+        let again = self.ends.back().is_some_and(|end| end.at == at && end.silent == silent);
+        if again {
+            // A publish of nothing, after another end: there is nothing more to tell.
+            return;
+        }
+        let media = epoch.media.map_or(at, |(index, ..)| index);
+        let whole = || Mark { index: epoch.first, headers: epoch.headers };
+        let start = epoch.start.or_else(|| (media < at).then(whole));
+        let held = [&start, &mark].into_iter().flatten().map(|mark| mark.index).min();
+        self.schedule.hold(held.unwrap_or(u64::MAX));
+        let mark = mark.filter(|_| self.settings.gop_cache);
+        self.ends.push_back(End { at, silent, absolute: epoch.absolute, media, start, mark });
+        if self.ends.len() > ENDS_MAX {
+            self.forget_end();
+        }
+        self.bound_ends();
+    }
+
+    fn forget_end(&mut self) {
+        self.ends.pop_front();
+        self.ends_dropped += 1;
+    }
+
+    /// What ended publishes hold of metadata and setups is bounded together; the oldest go.
+    fn bound_ends(&mut self) {
+        let bytes = |end: &End| [&end.start, &end.mark].into_iter().flatten().map(|mark| mark.headers.bytes()).sum();
+        let mut left = HEADERS_BYTES_MAX;
+        for end in self.ends.iter_mut().rev() {
+            let taken: usize = bytes(end);
+            match left.checked_sub(taken) {
+                Some(rest) => left = rest,
+                None => (end.start, end.mark) = (None, None),
+            }
         }
     }
 
     /// Appends a tag; its distance to the last of its kind is set here.
     pub fn push(&mut self, mut entry: Entry) {
+        #[cfg(test)]
+        assert!(!entry.tag.body.ends_with(b"a test asks for a panic"), "a test asked for a panic");
         let class = entry.info.class;
         if class == Class::Metadata {
             let metadata = codec::read_metadata(&entry.tag.body);
@@ -178,17 +242,22 @@ impl Replica {
             Class::Header { .. } | Class::Keyframe | Class::InterFrame => entry.tag.kind == TagKind::Video,
             Class::Metadata | Class::Audio | Class::Data => false,
         };
+        let media = matches!(class, Class::Keyframe | Class::InterFrame | Class::Audio);
+        let (time_ms, arrived_ms) = (entry.time_ms, entry.arrived_ms);
         let index = self.log.push(entry);
+        if media && self.epoch.media.is_none() {
+            self.epoch.media = Some((index, time_ms, arrived_ms));
+        }
         self.schedule.note_change();
         match class {
-            Class::Keyframe => self.mark_keyframe(index),
+            Class::Keyframe => self.mark_keyframe(index, arrived_ms),
             Class::InterFrame => self.epoch.inter_frame_seen = true,
             Class::Metadata | Class::Header { .. } | Class::Audio | Class::Data => {}
         }
         if self.mark.as_ref().is_some_and(|mark| self.log.head() - mark.index > self.settings.gop_cache_tags_max) {
             self.mark = None;
         }
-        if self.schedule.is_empty() || self.log.bytes() > super::LOG_BYTES_MAX {
+        if self.schedule.is_empty() || self.log.is_over() {
             self.trim();
         }
     }
@@ -222,11 +291,13 @@ impl Replica {
     }
 
     /// Tags that stand before a publish's first keyframe belong to its first GOP, unless inter frames
-    /// are among them: a player who waited gets everything.
-    fn mark_keyframe(&mut self, index: u64) {
+    /// are among them, or more than anybody waits for: a player who waited gets everything.
+    fn mark_keyframe(&mut self, index: u64, now_ms: u64) {
         self.newest_keyframe = Some(index);
-        let first_gop =
-            !self.epoch.keyframe_seen && !self.epoch.inter_frame_seen && self.log.first() <= self.epoch.first;
+        let first_gop = !self.epoch.keyframe_seen
+            && !self.epoch.inter_frame_seen
+            && !self.epoch.is_waited_out(now_ms)
+            && self.log.first() <= self.epoch.first;
         let mark = if first_gop {
             Mark { index: self.epoch.first, headers: self.epoch.headers.clone() }
         } else {
@@ -253,8 +324,7 @@ impl Replica {
             self.mark = None;
         }
         while self.ends.front().is_some_and(|end| end.at < self.log.first()) && self.ends.len() > 1 {
-            self.ends.pop_front();
-            self.ends_dropped += 1;
+            self.forget_end();
         }
     }
 
@@ -267,12 +337,13 @@ impl Replica {
             }
             _ => (&self.headers, self.log.head(), self.epoch.keyframe_seen),
         };
-        Snapshot { headers: headers.clone(), from, keyframe_seen, absolute: self.epoch.absolute }
+        let entries = self.log.range(from..self.log.head()).cloned().collect();
+        Snapshot { headers: headers.clone(), entries, keyframe_seen, absolute: self.epoch.absolute }
     }
 
     /// A subscription that begins now.
     pub fn subscribe(&self) -> Subscription {
-        Subscription::new(self.log.head())
+        Subscription::new(self.log.head(), self.ends_dropped + self.ends.len())
     }
 
     /// Where the log must be kept for a subscription. Not for one that lags by more than it may: it will be
@@ -284,27 +355,15 @@ impl Replica {
         if subscription.state == State::Playing && (gone || self.log.at(subscription.next).is_some_and(too_long)) {
             return u64::MAX;
         }
-        if subscription.state != State::Waiting || (self.live && subscription.next <= self.epoch.first) {
-            subscription.next
-        } else {
-            u64::MAX
-        }
+        if subscription.state == State::Waiting { self.waits_at(subscription) } else { subscription.next }
     }
 
     /// Decides what `subscription` does next; call until it says `Wait`, or after each `Entries`.
     pub fn step<'a>(&'a self, subscription: &mut Subscription, now_ms: u64) -> Step<'a> {
-        // A subscription that is new, or that slept through ends, has nothing to be told of them.
         if subscription.state == State::Waiting {
-            let slept_from = subscription.epoch.saturating_sub(self.ends_dropped);
-            subscription.epoch = self.ends_dropped + self.ends.len();
-            // But for one that takes another publisher to have taken over, and who has gone already.
-            if subscription.untold && self.ends.iter().skip(slept_from).any(|end| !end.silent) {
-                subscription.untold = false;
-                return Step::End { silent: false };
-            }
-            return self.try_start(subscription, now_ms);
+            return self.step_waiting(subscription, now_ms);
         }
-        let end = subscription.epoch.checked_sub(self.ends_dropped).map(|at| self.ends.get(at).copied());
+        let end = subscription.epoch.checked_sub(self.ends_dropped).map(|at| self.ends.get(at));
         let limit = match end {
             Some(Some(end)) => end.at,
             Some(None) => self.log.head(),
@@ -316,7 +375,7 @@ impl Replica {
             if !over {
                 return Step::Wait;
             }
-            subscription.epoch += 1;
+            subscription.epoch = (subscription.epoch + 1).max(self.ends_dropped);
             subscription.state = State::Waiting;
             subscription.untold = matches!(end, Some(Some(End { silent: true, .. })));
             return Step::End { silent: subscription.untold };
@@ -368,66 +427,8 @@ impl Replica {
         self.mark.as_ref().filter(|mark| mark.index == index).map_or(&self.headers, |mark| &mark.headers)
     }
 
-    fn try_start<'a>(&'a self, subscription: &mut Subscription, now_ms: u64) -> Step<'a> {
-        let Some((next, headers)) = self.start_of(subscription) else { return Step::Wait };
-        let again = subscription.newest_ms >= 0 && !subscription.untold;
-        subscription.next = next;
-        subscription.since_ms = now_ms;
-        subscription.begin(self.start_time(next), self.epoch.absolute);
-        subscription.state = State::Playing;
-        Step::Start { headers, again }
-    }
-
-    /// Where a subscription starts: at the newest keyframe; one that was here before the publish at
-    /// its first one; without a GOP cache at the newest data. `None` while that is not known.
-    fn start_of(&self, subscription: &Subscription) -> Option<(u64, &Headers)> {
-        let epoch = &self.epoch;
-        let came_before = subscription.next <= epoch.first && self.log.first() <= epoch.first;
-        if !self.live || self.epoch_tags() == 0 && !epoch.keyframe_seen {
-            return None;
-        }
-        let newest = self.mark.as_ref().filter(|_| self.settings.gop_cache || came_before);
-        if let Some(mark) = epoch.start.as_ref().filter(|_| came_before).or(newest) {
-            return Some((mark.index, &mark.headers));
-        }
-        if epoch.expects_video && !epoch.keyframe_seen && self.epoch_tags() <= KEYFRAME_WAIT_TAGS_MAX {
-            return None;
-        }
-        // Metadata alone does not say whether there will be video.
-        let media = epoch.newest_ms[0].is_some() || epoch.newest_ms[1].is_some() || epoch.keyframe_seen;
-        if !media {
-            return None;
-        }
-        Some(if came_before && !epoch.keyframe_seen {
-            (epoch.first, &epoch.headers)
-        } else {
-            (self.log.head(), &self.headers)
-        })
-    }
-
     fn epoch_tags(&self) -> u64 {
         self.log.head() - self.epoch.first
-    }
-
-    /// The earliest time that a subscription starting at `next` will see: tracks interleave, so the
-    /// first tag need not be the earliest.
-    fn start_time(&self, next: u64) -> i64 {
-        let mut first: [Option<i64>; 3] = [None; 3];
-        let timed = |entry: &&Entry| entry.time_ms != Entry::BEFORE_MEDIA && entry.tag.kind != TagKind::Script;
-        for entry in self.log.range(next..self.log.head()).filter(timed) {
-            let seen = &mut first[entry.tag.kind.index()];
-            // A track's own first: later ones may step back.
-            seen.get_or_insert(entry.time_ms);
-            if first[0].is_some() && first[1].is_some() {
-                break;
-            }
-        }
-        let start = first.iter().flatten().copied().min();
-        let newest = self.epoch.newest_media_ms().unwrap_or(0);
-        // A track with nothing ahead in the log goes on from its last tag.
-        let behind = (0..2).filter(|kind| first[*kind].is_none()).filter_map(|kind| self.epoch.newest_ms[kind]);
-        let from = start.unwrap_or(newest);
-        behind.filter(|time| from - time < TRACK_LAG_MS_MAX).chain([from]).min().unwrap_or(from)
     }
 }
 

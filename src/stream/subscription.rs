@@ -66,11 +66,12 @@ pub enum Step<'a> {
 }
 
 impl Subscription {
-    pub(super) fn new(next: u64) -> Self {
+    /// At the next entry `next`, after so many ends of publishes.
+    pub(super) fn new(next: u64, epoch: usize) -> Self {
         Self {
             state: State::Waiting,
             next,
-            epoch: 0,
+            epoch,
             base_ms: 0,
             origin_ms: 0,
             newest_ms: -1,

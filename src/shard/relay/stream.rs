@@ -3,7 +3,7 @@
 use super::{Message, RelayId};
 use crate::{
     proto::codec::Class,
-    shard::mesh::Mesh,
+    shard::mesh::{Cargo, Mesh},
     stats::{Histogram, Rate},
     stream::{Clock, Mix, Replica},
 };
@@ -24,6 +24,10 @@ pub struct Stream<P> {
     pub(super) relay: Option<RelayId>,
     /// The home has said whether somebody publishes; on other shards only.
     pub(super) answered: bool,
+    /// Its last player has left, and it stays for a while; on other shards only.
+    pub(super) lingers: bool,
+    /// When it is due, as the shard's heap has it.
+    pub(super) armed_ms: Option<u64>,
     /// What this shard's players have got.
     pub sent: Sent,
     pub(super) clock: Clock,
@@ -62,7 +66,7 @@ pub(super) struct Interest {
 impl Interest {
     /// After a gap, goes on at a place where decoders can: a keyframe, or any tag of a stream without
     /// video; what setups came meanwhile go first. Tells whether it does.
-    pub(super) fn resume<M>(&mut self, replica: &Replica, class: Class, mesh: &mut Mesh<Message<M>>) -> bool {
+    pub(super) fn resume<M: Cargo>(&mut self, replica: &Replica, class: Class, mesh: &mut Mesh<Message<M>>) -> bool {
         if class != Class::Keyframe && replica.has_had_keyframe() {
             return false;
         }

@@ -6,6 +6,12 @@ const SETTINGS: Settings = Settings::DEFAULT;
 
 type TestRelay = Relay<u32, ()>;
 
+impl Cargo for () {
+    fn bytes(&self) -> u64 {
+        0
+    }
+}
+
 fn relays(shards: usize) -> Vec<TestRelay> {
     mesh::connect(shards).into_iter().map(|mesh| Relay::new(mesh, Arc::default())).collect()
 }
@@ -22,6 +28,7 @@ fn tag(body: &[u8], timestamp: u32) -> Tag {
 fn exchange(relays: &mut [TestRelay]) {
     for _ in 0..4 {
         for relay in relays.iter_mut() {
+            relay.drain_overflow();
             while relay.receive(&mut Vec::new()).is_some() {}
         }
     }
@@ -72,6 +79,14 @@ fn a_late_shard_gets_the_gop() {
     let replica = &relays[1].stream(id).unwrap().replica;
     assert_eq!((replica.log().head(), replica.headers().iter().count()), (10, 1));
     assert_eq!(relayed(&relays[0]), 10);
+    // Who leaves and comes back at once asks for nothing.
+    for player in 2..100 {
+        relays[1].stream_mut(id).unwrap().replica.schedule.remove(player - 1);
+        relays[1].release(id);
+        assert_eq!((relays[1].open(&key, SETTINGS), relays[1].ring_entries()), (id, 0));
+        relays[1].stream_mut(id).unwrap().replica.schedule.add(player, 0);
+    }
+    assert_eq!(relayed(&relays[0]), 10);
     relays[0].unpublish(home);
     exchange(&mut relays);
     assert!(!relays[1].stream(id).unwrap().replica.is_live());
@@ -96,6 +111,46 @@ fn nothing_stays_of_a_stream_that_nobody_needs() {
     }
 }
 
+/// A live stream stays for a while on a shard that its players have left; few do, and none for long.
+#[test]
+fn streams_linger_in_bounds() {
+    let mut relays = relays(2);
+    let keys: Vec<String> = (0..).map(|n| format!("v/live/{n}")).filter(|key| home_of(key, 2) == 0).take(200).collect();
+    for key in &keys {
+        relays[0].publish(key, SETTINGS, 7).unwrap();
+        let id = relays[1].open(key, SETTINGS);
+        relays[1].stream_mut(id).unwrap().replica.schedule.add(1, 0);
+        exchange(&mut relays);
+        relays[1].stream_mut(id).unwrap().replica.schedule.remove(1);
+        relays[1].release(id);
+    }
+    assert!((1..=64).contains(&relays[1].len()), "{}", relays[1].len());
+    relays[1].look_over(10_000);
+    let played = relays[1].open(&keys[199], SETTINGS);
+    relays[1].stream_mut(played).unwrap().replica.schedule.add(1, 0);
+    relays[1].look_over(10_500);
+    assert!(relays[1].len() > 1);
+    relays[1].look_over(11_000);
+    assert_eq!(relays[1].len(), 1, "the one that is played again");
+}
+
+/// The stream that has been due for longest comes first, whatever its place in the table.
+#[test]
+fn streams_are_due_in_their_order() {
+    let mut relays = relays(1);
+    let ids: Vec<StreamId> =
+        (0..100).map(|n| relays[0].publish(&format!("v/live/{n}"), SETTINGS, 7).unwrap()).collect();
+    for id in &ids {
+        relays[0].stream_mut(*id).unwrap().replica.schedule.add(1, 0);
+    }
+    // The last ones come to be due first.
+    ids.iter().rev().zip(1000..).for_each(|(id, now_ms)| relays[0].arm(*id, now_ms));
+    assert_eq!(relays[0].next_due_ms(), Some(1000));
+    let order: Vec<StreamId> = std::iter::from_fn(|| relays[0].take_due(2000)).map(|(id, _)| id).collect();
+    assert_eq!(order, ids.into_iter().rev().collect::<Vec<_>>());
+    assert_eq!(relays[0].next_due_ms(), None);
+}
+
 /// What is on its way for an old subscription does not reach a new one.
 #[test]
 fn an_old_subscription_s_tags_are_dropped() {
@@ -105,7 +160,7 @@ fn an_old_subscription_s_tags_are_dropped() {
     let id = relays[1].open(&key, SETTINGS);
     relays[0].receive(&mut Vec::new());
     relays[0].ingest(home, tag(&[0x17, 1], 0), 0);
-    relays[1].release(id);
+    relays[1].forget(id);
     let again = relays[1].open(&key, SETTINGS);
     relays[1].receive(&mut Vec::new());
     assert_eq!(relays[1].stream(again).unwrap().replica.log().head(), 0);
