@@ -84,7 +84,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         return Ok(true);
     }
     let doctor = matches!(arguments.command, Some(Command::Doctor));
-    let cpus = if doctor { Vec::new() } else { cores::allowed(arguments.cpus.as_deref())? };
+    let cpus = if doctor { Vec::new() } else { as_tested(cores::allowed(arguments.cpus.as_deref())?) };
     let limit = net::raise_file_limit();
     let settings = Settings {
         file: arguments.config.clone(),
@@ -120,6 +120,16 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         bail!("error: shard {shard} died of a panic; the process ends rather than serve with the others alone");
     }
     Ok(true)
+}
+
+/// For tests, which must see what several shards do to each other on whatever machine: with `CORECAST_TEST_SHARDS=4`
+/// there are four, pinned to `cpus` by turns.
+fn as_tested(cpus: Vec<usize>) -> Vec<usize> {
+    let shards = std::env::var("CORECAST_TEST_SHARDS").ok().and_then(|shards| shards.parse().ok());
+    match shards {
+        Some(shards @ 1..=64) => cpus.into_iter().cycle().take(shards).collect(),
+        _ => cpus,
+    }
 }
 
 /// One line with every counter, summed over the shards.

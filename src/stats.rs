@@ -144,6 +144,8 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: Counter,)*
             /// Age of the oldest tag of each flush of a player, in ms since its arrival.
             pub age: SharedHistogram,
+            /// How late flushes begin, in ms.
+            pub late: SharedHistogram,
         }
 
         impl ShardStats {

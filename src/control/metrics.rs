@@ -147,6 +147,11 @@ fn write_shards(text: &mut Text, seen: &Seen<'_>) {
     for (shard, stats) in seen.stats.iter().enumerate() {
         text.histogram(name, &format!("shard=\"{shard}\""), &stats.age.read());
     }
+    let name = "corecast_flush_late_seconds";
+    text.head(name, "histogram", "How late a stream's flush begins: the shard's ticks under load.");
+    for (shard, stats) in seen.stats.iter().enumerate() {
+        text.histogram(name, &format!("shard=\"{shard}\""), &stats.late.read());
+    }
 }
 
 fn write_refusals(text: &mut Text, stats: &[Arc<ShardStats>]) {

@@ -37,6 +37,8 @@ pub struct Handed {
     pub peer: SocketAddr,
     /// What its bytes are wrapped in.
     pub tls: Option<Box<tls::Session>>,
+    /// The kernel wraps them; bytes that it has sent so.
+    pub ktls_bytes: Option<u64>,
     /// Bytes read and not yet understood, out of their wrapping.
     pub unread: Vec<u8>,
     /// Where it came in.

@@ -91,7 +91,7 @@ impl Drop for Counted {
 
 async fn serve(counted: Counted, handed: Handed) {
     let plane = Rc::clone(&counted.0);
-    let Handed { descriptor, peer, tls, unread, service } = handed;
+    let Handed { descriptor, peer, tls, ktls_bytes, unread, service } = handed;
     let receiver = Receiver::adopt(descriptor, peer);
     let looking = Rc::clone(&plane);
     let is_live = move |head: &Head| {
@@ -115,7 +115,7 @@ async fn serve(counted: Counted, handed: Handed) {
     match shared.end() {
         End::Live if in_time => {
             let Ok(descriptor) = gate.receiver.duplicate() else { return gate.receiver.shutdown() };
-            let handed = Handed { descriptor, peer, tls: gate.tls, unread: gate.unread, service };
+            let handed = Handed { descriptor, peer, tls: gate.tls, ktls_bytes, unread: gate.unread, service };
             let shard = plane.next.get() % plane.api.shards();
             plane.next.set(shard + 1);
             plane.api.call(shard, Call::TakeBack(Box::new(handed)));

@@ -14,6 +14,6 @@ pub use keep_awake::{INTERVAL as KEEP_AWAKE_INTERVAL, KeepAwake};
 pub use ktls::has_ktls;
 pub(crate) use ktls::{offload, prepare};
 pub use listen::{Acceptor, BACKLOG, ListenError, Listeners};
-pub use send_ring::{Ended, Gather, Notifier, SendBuf, SendRing};
+pub use send_ring::{Ended, Gather, Notifier, SendBuf, SendKey, SendRing};
 pub use socket::{Receiver, SEND_BUFFER_BYTES, disable_huge_pages, file_limit, raise_file_limit};
-pub(crate) use socket::{has_ended, has_unread, shutdown};
+pub(crate) use socket::{has_ended, has_unread, set_nodelay, shutdown};

@@ -5,9 +5,12 @@
 //! * One send in flight per socket (the caller's duty), in blocking mode with MSG_WAITALL: a message
 //!   is sent whole or the connection is over. A short result is the end.
 //! * Buffers live in `ops` until their completion, whatever becomes of the socket.
+//! * A socket that ends with a send in flight is given to that send ([`SendRing::bury`]): what the kernel has
+//!   not taken yet names it by a number that could be another connection's next.
 //! * While pumping, completions are reaped inline with the eventfd off; afterwards it is on, so that
 //!   completions that come late wake the reaper.
 
+use super::Receiver;
 use bytes::Bytes;
 use glommio::io::BufferedFile;
 use io_uring::{IoUring, cqueue, opcode, squeue, types::Fd};
@@ -150,10 +153,17 @@ impl Gather {
 #[derive(Debug)]
 struct Op {
     token: u64,
+    descriptor: RawFd,
     buf: SendBuf,
-    /// What has gone, of a send that the kernel may take in pieces, and where it goes.
-    pieces: Option<(usize, RawFd)>,
+    /// What has gone, of a send that the kernel may take in pieces.
+    sent: Option<usize>,
+    /// The socket, whose connection is over.
+    buried: Option<Receiver>,
 }
+
+/// Names a send in flight.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SendKey(usize);
 
 /// How a send ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -177,6 +187,9 @@ pub struct SendRing {
     own_bytes: usize,
     syscalls: u64,
     eventfd: RawFd,
+    /// Calls of submit that the kernel refuses from now on, as it does when memory is short.
+    #[cfg(test)]
+    refusals: usize,
 }
 
 impl std::fmt::Debug for SendRing {
@@ -203,7 +216,17 @@ impl SendRing {
             return Err(io::Error::last_os_error());
         }
         ring.submitter().register_eventfd(eventfd)?;
-        Ok(Self { ring, ops: Slab::new(), ended: Vec::new(), unsubmitted: 0, own_bytes: 0, syscalls: 0, eventfd })
+        Ok(Self {
+            ring,
+            ops: Slab::new(),
+            ended: Vec::new(),
+            unsubmitted: 0,
+            own_bytes: 0,
+            syscalls: 0,
+            eventfd,
+            #[cfg(test)]
+            refusals: 0,
+        })
     }
 
     /// The file to wait on for late completions; take it once.
@@ -224,8 +247,8 @@ impl SendRing {
 
     /// Queues a send on `descriptor`, which must have none in flight; [`Self::pump`] tells `token`
     /// how it ended.
-    pub fn push(&mut self, token: u64, descriptor: RawFd, buf: SendBuf) {
-        let key = self.ops.insert(Op { token, buf, pieces: None });
+    pub fn push(&mut self, token: u64, descriptor: RawFd, buf: SendBuf) -> SendKey {
+        let key = self.ops.insert(Op { token, descriptor, buf, sent: None, buried: None });
         let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
         let send = |bytes: &[u8]| {
             let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -248,24 +271,40 @@ impl SendRing {
             self.submit();
             self.reap();
         }
+        SendKey(key)
     }
 
     /// The same on a socket whose kernel encrypts: it knows no MSG_WAITALL, and may take less than all.
-    pub fn push_in_pieces(&mut self, token: u64, descriptor: RawFd, buf: SendBuf) {
+    pub fn push_in_pieces(&mut self, token: u64, descriptor: RawFd, buf: SendBuf) -> SendKey {
         let buf = match buf {
             // What goes in pieces is not a list of them.
             SendBuf::Gather(gather) => SendBuf::Own(gather.to_vec()),
             whole @ (SendBuf::Shared(_) | SendBuf::Own(_)) => whole,
         };
-        let key = self.ops.insert(Op { token, buf, pieces: Some((0, descriptor)) });
+        let key = self.ops.insert(Op { token, descriptor, buf, sent: Some(0), buried: None });
         self.queue_rest(key);
         if self.unsubmitted >= SUBMIT_AT {
             self.submit();
         }
+        SendKey(key)
+    }
+
+    /// Takes the socket of a connection that is over: it is closed when the send `key` on it has ended, at once if
+    /// it has. Without a key every send is looked at.
+    pub fn bury(&mut self, key: Option<SendKey>, receiver: Receiver) {
+        let descriptor = receiver.descriptor();
+        let on_it = |op: &&mut Op| op.descriptor == descriptor && op.buried.is_none();
+        let op = match key {
+            Some(SendKey(key)) => self.ops.get_mut(key).filter(on_it),
+            None => self.ops.iter_mut().map(|(_, op)| op).find(on_it),
+        };
+        if let Some(op) = op {
+            op.buried = Some(receiver);
+        }
     }
 
     fn queue_rest(&mut self, key: usize) {
-        let Some(Op { buf, pieces: Some((sent, descriptor)), .. }) = self.ops.get(key) else { return };
+        let Some(Op { buf, sent: Some(sent), descriptor, .. }) = self.ops.get(key) else { return };
         let bytes = match buf {
             SendBuf::Shared(bytes) => &bytes[*sent..],
             SendBuf::Own(bytes) => &bytes[*sent..],
@@ -306,6 +345,11 @@ impl SendRing {
     }
 
     fn submit(&mut self) {
+        #[cfg(test)]
+        if let Some(left) = self.refusals.checked_sub(1) {
+            self.refusals = left;
+            return;
+        }
         match self.ring.submit() {
             Ok(submitted) => self.unsubmitted -= submitted.min(self.unsubmitted),
             // The completion queue is full or memory is short: what is queued stays queued.
@@ -323,15 +367,15 @@ impl SendRing {
             any = true;
             let Ok(key) = usize::try_from(completion.user_data()) else { continue };
             let now = usize::try_from(completion.result()).unwrap_or(0);
-            if let Some(Op { buf, pieces: Some((sent, _)), .. }) = self.ops.get_mut(key) {
+            if let Some(Op { buf, sent: Some(sent), .. }) = self.ops.get_mut(key) {
                 *sent += now;
                 if now > 0 && *sent < buf.len() {
                     self.queue_rest(key);
                     continue;
                 }
             }
-            let Some(Op { token, buf, pieces }) = self.ops.try_remove(key) else { continue };
-            let bytes = pieces.map_or(now, |(sent, _)| sent);
+            let Some(Op { token, buf, sent, .. }) = self.ops.try_remove(key) else { continue };
+            let bytes = sent.unwrap_or(now);
             self.ended.push(Ended { token, whole: bytes == buf.len(), bytes });
         }
         any
@@ -360,5 +404,59 @@ impl Notifier {
     /// The executor is going down.
     pub async fn wait(&self) -> io::Result<()> {
         self.0.read_at(0, 8).await.map(drop).map_err(io::Error::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use glommio::{LocalExecutorBuilder, Placement};
+    use std::{
+        io::Read,
+        net::{TcpListener, TcpStream},
+        os::fd::OwnedFd,
+        time::Duration,
+    };
+
+    /// Both ends of a connection: ours, and a peer's.
+    fn pair(listener: &TcpListener) -> (Receiver, TcpStream) {
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let (ours, address) = listener.accept().unwrap();
+        (Receiver::adopt(OwnedFd::from(ours), address), peer)
+    }
+
+    /// What was queued while the kernel took nothing reaches its own socket, though that connection is over and
+    /// another one has come since; the socket is closed when the send has ended.
+    #[test]
+    fn a_refused_submit_sends_to_nobody_else() {
+        let main = || async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut ring = SendRing::new().unwrap();
+            let (receiver, mut first) = pair(&listener);
+            ring.refusals = 3;
+            let key = ring.push(1, receiver.descriptor(), SendBuf::Own(b"for the first".to_vec()));
+            ring.pump(&mut Vec::new());
+            assert_eq!(ring.in_flight(), 1, "still queued");
+            ring.bury(Some(key), receiver);
+            // A socket that were closed would give its number to this one.
+            let (another, mut second) = pair(&listener);
+            ring.refusals = 0;
+            let mut ended = Vec::new();
+            while ended.is_empty() {
+                ring.pump(&mut ended);
+            }
+            assert_eq!(ended, [Ended { token: 1, whole: true, bytes: 13 }]);
+            let mut text = Vec::new();
+            glommio::executor().yield_now().await;
+            first.read_to_end(&mut text).unwrap();
+            assert_eq!(text, b"for the first", "and then its end");
+            drop(another);
+            glommio::executor().yield_now().await;
+            text.clear();
+            second.read_to_end(&mut text).unwrap();
+            assert!(text.is_empty(), "{text:?}");
+        };
+        LocalExecutorBuilder::new(Placement::Unbound).spawn(main).unwrap().join().unwrap();
     }
 }

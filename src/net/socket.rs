@@ -66,22 +66,6 @@ impl Receiver {
         self.stream.as_raw_fd()
     }
 
-    /// Sets TCP_NODELAY as the vhost has it.
-    ///
-    /// # Errors
-    /// The system call's.
-    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.socket().set_tcp_nodelay(nodelay)
-    }
-
-    /// Whether TCP_NODELAY is set.
-    ///
-    /// # Errors
-    /// The system call's.
-    pub fn nodelay(&self) -> io::Result<bool> {
-        self.socket().tcp_nodelay()
-    }
-
     /// Ends both directions: a send in flight completes short, and reads return 0. Dropping alone
     /// would let the FIN wait for the reactor, and a send in flight run on.
     pub fn shutdown(&self) {
@@ -171,6 +155,11 @@ fn borrow(descriptor: RawFd) -> Borrowed {
 /// Shuts a connection down by its descriptor.
 pub(crate) fn shutdown(descriptor: RawFd) {
     drop(borrow(descriptor).shutdown(Shutdown::Both));
+}
+
+/// Sets TCP_NODELAY of a connection by its descriptor. A peer that is gone shows at the next read.
+pub(crate) fn set_nodelay(descriptor: RawFd, nodelay: bool) {
+    drop(borrow(descriptor).set_tcp_nodelay(nodelay));
 }
 
 /// Keeps this process's memory off transparent huge pages: they made an empty server twice as large

@@ -4,13 +4,12 @@
 use super::{
     Control,
     rest::{Rest, TICK_MS},
-    shard_server::{CloseReason, Moved, Outcome, ShardServer, Wish},
+    shard_server::{CloseReason, Moved, Outcome, ShardServer, Taken, Wish},
 };
 use crate::{
     config::{Listen, Service},
     control::{Call, Handed, hooks},
     net::{Acceptor, Receiver},
-    tls,
 };
 use crossbeam_channel::TryRecvError;
 use futures_lite::future;
@@ -19,7 +18,6 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     io,
-    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{Arc, atomic::Ordering},
@@ -33,6 +31,8 @@ pub(super) const SCRATCH_BYTES: usize = 64 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Between two tries of a publish whose name may be about to be free.
 const RETRY: Duration = Duration::from_millis(10);
+/// Between two looks whether what a connection waits for on another shard has come.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// How long a connection that is to be closed may take to send its last words.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -137,7 +137,8 @@ async fn accept(shard: Rc<Shard>, endpoint: Rc<Endpoint>) {
                 };
                 if matches!(listen.service, Service::Api | Service::Exporter) {
                     let peer = receiver.peer();
-                    hand_over(&shard, receiver, peer, tls.map(Box::new), Vec::new(), listen.service);
+                    let taken = Taken { peer, tls: tls.map(Box::new), ktls_bytes: None, unread: Vec::new() };
+                    hand_over(&shard, receiver, taken, listen.service);
                 } else if shard.server.borrow().admit() {
                     let (descriptor, peer) = (receiver.descriptor(), receiver.peer());
                     let id = shard.server.borrow_mut().insert(descriptor, peer, listen, tls);
@@ -167,13 +168,13 @@ async fn adopt(shard: Rc<Shard>, moved: Moved) {
     let Moved { descriptor, peer, state, msid, stream, unread } = moved;
     let receiver = Receiver::adopt(descriptor, peer);
     let id = shard.server.borrow_mut().insert_moved(receiver.descriptor(), peer, state);
-    let outcome = go_on(&shard, &receiver, id, msid, &stream, &unread).await;
+    let outcome = go_on(&shard, id, msid, &stream, unread).await;
     run(shard, receiver, id, outcome).await;
 }
 
 /// Goes on with a publish, and with what was read behind it. A name whose publisher has just ended
 /// is free as soon as that one's task has read so.
-async fn go_on(shard: &Rc<Shard>, receiver: &Receiver, id: usize, msid: u32, stream: &str, unread: &[u8]) -> Outcome {
+async fn go_on(shard: &Rc<Shard>, id: usize, msid: u32, stream: &str, unread: Vec<u8>) -> Outcome {
     let mut tries = 0;
     loop {
         match guarded(|| shard.server.borrow_mut().resume_publish(id, msid, stream, tries)) {
@@ -181,12 +182,8 @@ async fn go_on(shard: &Rc<Shard>, receiver: &Receiver, id: usize, msid: u32, str
                 tries += 1;
                 Timer::new(RETRY).await;
             }
-            Outcome::SetNodelay(nodelay) => {
-                // A peer that is gone shows at the next read.
-                drop(receiver.set_nodelay(nodelay));
-                return guarded(|| shard.server.borrow_mut().receive_unread(id, unread));
-            }
-            outcome @ (Outcome::Continue
+            Outcome::Continue => return Outcome::Later { unread },
+            outcome @ (Outcome::Later { .. }
             | Outcome::Move { .. }
             | Outcome::Ask { .. }
             | Outcome::HandOver
@@ -195,32 +192,42 @@ async fn go_on(shard: &Rc<Shard>, receiver: &Receiver, id: usize, msid: u32, str
     }
 }
 
+/// Goes on with what a connection has sent, when others have had their turn and other shards have taken what they
+/// were sent for it.
+async fn later(shard: &Rc<Shard>, id: usize, unread: Vec<u8>) -> Outcome {
+    glommio::executor().yield_now().await;
+    while !shard.server.borrow_mut().may_go_on(id) {
+        Timer::new(LOOK_AGAIN).await;
+    }
+    guarded(|| shard.server.borrow_mut().receive_unread(id, &unread))
+}
+
 async fn run(shard: Rc<Shard>, mut receiver: Receiver, id: usize, mut outcome: Outcome) {
     let mut read = 0;
     loop {
-        let mut rested = false;
-        match outcome {
+        let mut rested = match outcome {
             Outcome::Continue => {
                 let pause_ms = shard.server.borrow().read_pause_ms(id, read);
-                rested = rest(&shard, pause_ms).await;
+                rest(&shard, pause_ms).await
             }
-            Outcome::SetNodelay(nodelay) => {
-                // A peer that is gone shows at the next read.
-                drop(receiver.set_nodelay(nodelay));
+            Outcome::Later { unread } => {
+                outcome = Box::pin(later(&shard, id, unread)).await;
+                continue;
             }
             Outcome::Move { home, msid, stream, unread } => {
                 Box::pin(drained(&shard, id)).await;
-                let state = shard.server.borrow_mut().take_for_move(id);
-                match (state, receiver.duplicate()) {
-                    (Some(state), Ok(descriptor)) => {
+                let Some(state) = shard.server.borrow_mut().take_for_move(id) else {
+                    outcome = Outcome::Close(CloseReason::RepliesUnread);
+                    continue;
+                };
+                match receiver.duplicate() {
+                    Ok(descriptor) => {
                         let peer = receiver.peer();
                         let moved = Moved { descriptor, peer, state, msid, stream, unread };
                         drop(receiver);
                         shard.server.borrow_mut().send_moved(home, Box::new(moved));
                     }
-                    (_, duplicated) => {
-                        let error =
-                            duplicated.err().map_or("its replies are not read".to_owned(), |error| error.to_string());
+                    Err(error) => {
                         tracing::warn!(peer = %receiver.peer(), "closed: a publisher cannot move to its home shard: {error}");
                         receiver.shutdown();
                         shard.server.borrow().forget_moved();
@@ -229,33 +236,36 @@ async fn run(shard: Rc<Shard>, mut receiver: Receiver, id: usize, mut outcome: O
                 return;
             }
             Outcome::Retry { msid, stream, unread } => {
-                outcome = Box::pin(go_on(&shard, &receiver, id, msid, &stream, &unread)).await;
+                outcome = Box::pin(go_on(&shard, id, msid, &stream, unread)).await;
                 continue;
             }
             Outcome::Ask { wish, event, unread } => {
-                outcome = Box::pin(ask(&shard, &receiver, id, wish, *event, unread)).await;
+                outcome = Box::pin(ask(&shard, id, wish, *event, unread)).await;
                 continue;
             }
             Outcome::HandOver => {
                 Box::pin(drained(&shard, id)).await;
-                let taken = shard.server.borrow_mut().take_to_hand_over(id);
+                let Some(taken) = shard.server.borrow_mut().take_to_hand_over(id) else {
+                    outcome = Outcome::Close(CloseReason::RepliesUnread);
+                    continue;
+                };
                 shard.server.borrow().forget_moved();
-                match taken {
-                    Some((peer, tls, unread)) => hand_over(&shard, receiver, peer, tls, unread, Service::Http),
-                    None => receiver.shutdown(),
-                }
+                hand_over(&shard, receiver, taken, Service::Http);
                 return;
             }
             Outcome::Close(reason) => {
-                shard.server.borrow_mut().end_service(id);
+                if catch_unwind(AssertUnwindSafe(|| shard.server.borrow_mut().end_service(id))).is_err() {
+                    // The connection was lost on the way: what names it is cleaned up.
+                    shard.server.borrow_mut().end_service(id);
+                }
                 if reason.may_have_last_words() {
                     Box::pin(drained(&shard, id)).await;
                 }
                 receiver.shutdown();
-                shard.server.borrow_mut().remove(id, &reason);
+                shard.server.borrow_mut().remove(id, &reason, receiver);
                 return;
             }
-        }
+        };
         glommio::yield_if_needed().await;
         outcome = poll_fn(|cx| {
             let mut scratch = shard.scratch.borrow_mut();
@@ -275,39 +285,22 @@ async fn run(shard: Rc<Shard>, mut receiver: Receiver, id: usize, mut outcome: O
 }
 
 /// Waits for others' word on what a connection wants, and goes on with it, and with what was read behind it.
-async fn ask(
-    shard: &Rc<Shard>,
-    receiver: &Receiver,
-    id: usize,
-    wish: Wish,
-    event: hooks::Event,
-    unread: Vec<u8>,
-) -> Outcome {
+async fn ask(shard: &Rc<Shard>, id: usize, wish: Wish, event: hooks::Event, unread: Vec<u8>) -> Outcome {
     let answer = shard.server.borrow().shared().hooks.ask(event);
     let verdict = answer.recv().await.unwrap_or_else(|_| hooks::Verdict::Refused("no answer".to_owned()));
     match guarded(|| shard.server.borrow_mut().resume_wish(id, wish, verdict)) {
-        Outcome::Move { home, msid, stream, .. } => return Outcome::Move { home, msid, stream, unread },
-        Outcome::Retry { msid, stream, .. } => return Outcome::Retry { msid, stream, unread },
-        Outcome::SetNodelay(nodelay) => {
-            // A peer that is gone shows at the next read.
-            drop(receiver.set_nodelay(nodelay));
-        }
-        Outcome::Continue => {}
-        outcome @ (Outcome::Ask { .. } | Outcome::HandOver | Outcome::Close(_)) => return outcome,
+        Outcome::Move { home, msid, stream, .. } => Outcome::Move { home, msid, stream, unread },
+        Outcome::Retry { msid, stream, .. } => Outcome::Retry { msid, stream, unread },
+        Outcome::Continue => Outcome::Later { unread },
+        outcome @ (Outcome::Later { .. } | Outcome::Ask { .. } | Outcome::HandOver | Outcome::Close(_)) => outcome,
     }
-    guarded(|| shard.server.borrow_mut().receive_unread(id, &unread))
 }
 
 /// Gives a connection to the control plane.
-fn hand_over(
-    shard: &Rc<Shard>,
-    receiver: Receiver,
-    peer: SocketAddr,
-    tls: Option<Box<tls::Session>>,
-    unread: Vec<u8>,
-    service: Service,
-) {
-    let handed = receiver.duplicate().ok().map(|descriptor| Handed { descriptor, peer, tls, unread, service });
+fn hand_over(shard: &Rc<Shard>, receiver: Receiver, taken: Taken, service: Service) {
+    let Taken { peer, tls, ktls_bytes, unread } = taken;
+    let handed = receiver.duplicate().ok();
+    let handed = handed.map(|descriptor| Handed { descriptor, peer, tls, ktls_bytes, unread, service });
     let shared = Arc::clone(shard.server.borrow().shared());
     let given = handed.zip(shared.plane.get()).is_some_and(|(handed, plane)| plane.try_send(handed).is_ok());
     if !given {
@@ -318,12 +311,12 @@ fn hand_over(
 
 /// Takes a connection back from the control plane, which has read a live request on it.
 async fn take_back(shard: Rc<Shard>, handed: Handed) {
-    let Handed { descriptor, peer, tls, unread, .. } = handed;
+    let Handed { descriptor, peer, tls, ktls_bytes, unread, .. } = handed;
     let receiver = Receiver::adopt(descriptor, peer);
     if !shard.server.borrow().admit() {
         return receiver.shutdown();
     }
-    let id = shard.server.borrow_mut().insert_handed(receiver.descriptor(), peer, tls);
+    let id = shard.server.borrow_mut().insert_handed(receiver.descriptor(), peer, tls, ktls_bytes);
     let outcome = guarded(|| shard.server.borrow_mut().receive_unread(id, &unread));
     run(shard, receiver, id, outcome).await;
 }

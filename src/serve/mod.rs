@@ -79,6 +79,21 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    fn new(config: Config) -> Self {
+        Self {
+            config: ArcSwap::from_pointee(config),
+            connections: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            hooks: Hooks::default(),
+            plane: OnceLock::new(),
+            server_id: format!("vid-{:07x}", fastrand::u32(..) & 0xFFF_FFFF),
+            service_id: format!("{:08x}", fastrand::u32(..)),
+            ktls: net::has_ktls(),
+            started: Instant::now(),
+        }
+    }
+
     /// The configuration of the moment.
     pub(crate) fn config(&self) -> Arc<Config> {
         self.config.load_full()
@@ -153,18 +168,7 @@ impl Server {
         let addresses: Vec<SocketAddr> = endpoints.iter().map(|listen| listen.address).collect();
         let listeners = Listeners::bind(&addresses, cpus.len(), &[])?;
         let listening = Mutex::new(endpoints.iter().copied().zip(listeners.addresses().iter().copied()).collect());
-        let shared = Arc::new(Shared {
-            config: ArcSwap::from_pointee(config),
-            connections: AtomicUsize::new(0),
-            stopping: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
-            hooks: Hooks::default(),
-            plane: OnceLock::new(),
-            server_id: format!("vid-{:07x}", fastrand::u32(..) & 0xFFF_FFFF),
-            service_id: format!("{:08x}", fastrand::u32(..)),
-            ktls: net::has_ktls(),
-            started: Instant::now(),
-        });
+        let shared = Arc::new(Shared::new(config));
         let stats: Vec<Arc<ShardStats>> = cpus.iter().map(|_| Arc::default()).collect();
         let meshes = mesh::connect(cpus.len());
         let wakers = Arc::clone(meshes[0].wakers());

@@ -33,6 +33,8 @@ pub(in crate::serve) struct Play {
     pub(in crate::serve) stream: StreamId,
     pub(in crate::serve) subscription: Subscription,
     pub(in crate::serve) paused: bool,
+    /// The player has been told that it plays.
+    pub(in crate::serve) announced: bool,
     pub(in crate::serve) wire: Wire,
     /// Whom to tell when it ends.
     pub(in crate::serve) on_stop: Option<Box<hooks::Event>>,
@@ -102,7 +104,9 @@ pub(in crate::serve) struct Image {
 
 impl Play {
     pub(in crate::serve) fn new(msid: u32, stream: StreamId, subscription: Subscription, wire: Wire) -> Self {
-        Self { msid, stream, subscription, paused: false, wire, on_stop: None }
+        // A response says so by its beginning.
+        let announced = matches!(wire, Wire::Flv(_));
+        Self { msid, stream, subscription, paused: false, announced, wire, on_stop: None }
     }
 
     /// Whether it uses RTMP's chunk stream set number `set`.
@@ -112,7 +116,7 @@ impl Play {
 
     /// How it could share what comes next; `None` if it gets something of its own.
     fn format(&self, chunk_size: usize) -> Option<Format> {
-        if self.paused || !self.subscription.is_following() {
+        if self.paused || !self.announced || !self.subscription.is_following() {
             return None;
         }
         match &self.wire {

@@ -165,6 +165,30 @@ fn a_joiner_keeps_its_gop_while_others_move_on() {
     others.into_iter().for_each(|player| player.join().unwrap());
 }
 
+/// A panic over what a tag contains costs its stream, on whatever shard it is: the others go on.
+#[test]
+fn a_panic_over_a_tag_costs_its_stream_only() {
+    let server = server();
+    let mut publisher = Client::start(&server, "s", Role::Publish);
+    publisher.wait_for(&Event::Publishing);
+    let mut player = Client::start(&server, "s", Role::Play);
+    player.wait_for(&Event::Playing);
+    for round in 0..5 {
+        let mut doomed = Client::start(&server, "d", Role::Publish);
+        doomed.wait_for(&Event::Publishing);
+        let mut players: Vec<Client> = (0..8).map(|_| Client::start(&server, "d", Role::Play)).collect();
+        players.iter_mut().for_each(|player| player.wait_for(&Event::Playing));
+        doomed.send(b"\x17\x01\0\0\0a test asks for a panic", round);
+        while doomed.next().is_some() {}
+    }
+    publisher.send(&[0x17, 1], 0);
+    while !matches!(player.next().expect("closed"), Event::Tag(Tag { kind: TagKind::Video, .. })) {}
+    assert!(counter(&server, "panics") >= 5);
+    assert_eq!((counter(&server, "publishers"), counter(&server, "players") >= 1), (1, true));
+    server.stop();
+    assert_eq!(server.wait(LIMIT), Ok(true));
+}
+
 /// The same for HTTP: a panic behind the page, or at a live request, costs its own connection.
 #[test]
 fn a_panic_of_http_costs_its_own_connection_only() {

@@ -32,6 +32,8 @@ pub(in crate::serve) enum Target {
 /// One publishing NetStream.
 #[derive(Debug)]
 pub(in crate::serve) struct Publish {
+    /// Never used twice on a shard.
+    pub(in crate::serve) serial: u64,
     pub(in crate::serve) msid: u32,
     pub(in crate::serve) target: Target,
     /// As its vhost has them.
@@ -64,6 +66,7 @@ pub(in crate::serve) struct Summary {
 
 impl Publish {
     pub(in crate::serve) fn new(
+        serial: u64,
         msid: u32,
         target: Target,
         key: String,
@@ -85,7 +88,7 @@ impl Publish {
             mr_latency_ms: settings.mr_latency_ms,
             reported: false,
         };
-        Self { msid, target, settings, heard_ms: None, summary: Box::new(summary), on_end }
+        Self { serial, msid, target, settings, heard_ms: None, summary: Box::new(summary), on_end }
     }
 
     /// Takes note of a tag; true once, when the codecs are known.
@@ -106,6 +109,11 @@ impl Publish {
     /// Whether this shard is the stream's home.
     pub(in crate::serve) fn is_home(&self) -> bool {
         matches!(self.target, Target::Home(_))
+    }
+
+    /// Whether the home has not answered yet.
+    pub(in crate::serve) fn is_pending(&self) -> bool {
+        matches!(self.target, Target::Remote { stream: None, .. })
     }
 
     /// When the publisher is late with media, in ms of the process's clock, and what that is called.

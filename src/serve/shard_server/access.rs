@@ -155,7 +155,7 @@ impl ShardServer {
                 Outcome::Close(CloseReason::ConnectRefused(why))
             }
             (Wish::Publish { msid, stream }, None) => self.publish(id, &mut connection, msid, &stream, 0),
-            (Wish::Publish { msid, .. }, Some(why)) => super::events::refuse_publish(&mut connection, msid, why),
+            (Wish::Publish { msid, .. }, Some(why)) => super::publishing::refuse_publish(&mut connection, msid, why),
             (Wish::Play { msid, stream, duration_ms }, None) => {
                 self.play(id, &mut connection, msid, &stream, duration_ms)
             }
@@ -163,7 +163,7 @@ impl ShardServer {
             (Wish::Live(live), refused) => self.resume_live(id, &mut connection, *live, refused),
         };
         self.put_back(id, connection);
-        self.flush_connection(id, Turn::Own);
+        self.flush_guarded(id, Turn::Own);
         self.flush_changed();
         self.pump();
         outcome

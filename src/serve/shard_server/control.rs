@@ -2,13 +2,7 @@
 //! configuration, the drain before the end.
 
 use super::{CloseReason, Publisher, ShardMessage, ShardServer, flush::Turn, peer::Connection, place, stream_settings};
-use crate::{config::Config, control::hooks, serve::play::Play};
-
-/// Takes a publish whose stream is another one's already; returns whom to tell.
-fn take_publish(connection: &mut Connection, msid: u32) -> Option<Box<hooks::Event>> {
-    let at = connection.publishes.iter().position(|publish| publish.msid == msid)?;
-    connection.publishes.remove(at).on_end.take()
-}
+use crate::{config::Config, serve::play::Play};
 
 impl ShardServer {
     /// Takes a stream from its publisher, for another one to take over; `newcomer` is the connection in hand.
@@ -16,36 +10,49 @@ impl ShardServer {
         let Some(publisher) = self.relay.oust(key) else { return };
         tracing::info!(stream = %key, "another publisher takes over");
         match newcomer {
-            Some((id, connection)) if publisher == self.publisher(id, connection, publisher.msid) => {
-                let on_end = take_publish(connection, publisher.msid);
-                self.tell(on_end);
-                self.stats.publishers.sub(1);
+            Some((id, connection)) if self.is_connection(&publisher, id, connection) => {
+                self.take_publish(connection, publisher);
             }
             Some(_) | None => self.dismiss(publisher, CloseReason::Replaced),
         }
     }
 
-    /// Disconnects a publisher, wherever it is.
+    /// Takes a publish out whose stream is another one's already; the NetStream that it had, if it is still there.
+    fn take_publish(&mut self, connection: &mut Connection, publisher: Publisher) -> Option<u32> {
+        let at = connection.publishes.iter().position(|publish| publish.serial == publisher.publish)?;
+        let mut publish = connection.publishes.remove(at);
+        self.stats.publishers.sub(1);
+        self.tell(publish.on_end.take());
+        Some(publish.msid)
+    }
+
+    /// Disconnects a publisher, wherever it is, unless it has ended by itself meanwhile.
     pub(super) fn dismiss(&mut self, publisher: Publisher, reason: CloseReason) {
-        let Publisher { shard, connection: token, msid } = publisher;
+        let Publisher { shard, connection: token, publish: serial } = publisher;
         if shard != self.relay.me() {
             return self.relay.send(shard, ShardMessage::Dismiss { publisher, reason });
         }
         let id = place(token);
-        let Some(connection) = self.connections.get_mut(id).and_then(Option::as_deref_mut) else { return };
-        if connection.token(id) != token {
-            return;
+        let Some(mut connection) = self.connections.get_mut(id).and_then(Option::take) else { return };
+        let msid = if !self.is_connection(&publisher, id, &connection) {
+            None
+        } else if matches!(reason, CloseReason::Replaced) {
+            self.take_publish(&mut connection, publisher)
+        } else {
+            connection.publishes.iter().find(|publish| publish.serial == serial).map(|publish| publish.msid)
+        };
+        if let Some(msid) = msid {
+            connection.session.say(|session| session.reject_publish(msid, &reason.to_string()));
+            connection.leaving = Some(reason);
         }
-        if matches!(reason, CloseReason::Replaced) {
-            // The stream is another one's already.
-            let on_end = take_publish(connection, msid);
-            self.stats.publishers.sub(1);
-            self.tell(on_end);
+        self.put_back(id, connection);
+        if msid.is_some() {
+            self.flush_guarded(id, Turn::Own);
         }
-        let Some(connection) = self.connections.get_mut(id).and_then(Option::as_deref_mut) else { return };
-        connection.session.say(|session| session.reject_publish(msid, &reason.to_string()));
-        connection.leaving = Some(reason);
-        self.flush_connection(id, Turn::Own);
+    }
+
+    fn is_connection(&self, publisher: &Publisher, id: usize, connection: &Connection) -> bool {
+        publisher.shard == self.relay.me() && publisher.connection == connection.token(id)
     }
 
     /// Disconnects publishers whom nobody has wanted to see for as long as their vhosts say.
@@ -70,7 +77,7 @@ impl ShardServer {
         }
         // What has become due, or is due sooner.
         self.housekeeping_ms = 0;
-        self.asleep_until_ms = 0;
+        self.wake();
     }
 
     /// The server drains: asks those who understand it to connect anew, which will be elsewhere.
@@ -85,7 +92,7 @@ impl ShardServer {
             } else {
                 connection.session.say(|session| session.request_reconnect());
             }
-            self.flush_connection(id, Turn::Own);
+            self.flush_guarded(id, Turn::Own);
         }
         self.pump();
     }

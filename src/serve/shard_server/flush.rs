@@ -1,6 +1,6 @@
 //! From logs to sockets: who is due, what it gets, and the send ring.
 
-use super::{CloseReason, ShardServer, TURN_MAX, msid_of, peer::Connection, place};
+use super::{CloseReason, ShardServer, budget::Budget, msid_of, peer::Connection, place};
 use crate::{
     net::{self, Ended, Gather, SendBuf},
     serve::{
@@ -10,7 +10,6 @@ use crate::{
         session::Session,
     },
     shard::relay::StreamId,
-    stream::Schedule,
     tls,
 };
 use smallvec::SmallVec;
@@ -18,7 +17,6 @@ use std::{
     io::IoSlice,
     panic::{AssertUnwindSafe, catch_unwind},
     task::{Context, Poll},
-    time::Instant,
 };
 
 /// Members of one flush from which an image pays: one copy against that many iovec lists.
@@ -29,8 +27,6 @@ const RESTLESS_BYTES: usize = 32 << 10;
 const RESTLESS_MERGED_BYTES: usize = crate::serve::connection::SCRATCH_BYTES;
 /// Bytes that one key of AES-GCM may encrypt: 2^24.5 records of 16 KiB (RFC 8446 §5.5), with some to spare.
 const KTLS_BYTES_MAX: u64 = 256 << 30;
-/// Members between two looks at the clock.
-const LOOK_EVERY: usize = 32;
 
 /// Why a connection is flushed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,40 +38,38 @@ pub(super) enum Turn {
 }
 
 impl ShardServer {
-    /// Flushes streams at 0 ms, whose tags go out as they come; others wake the loop if they are due
-    /// before it wakes by itself.
+    /// Flushes streams at 0 ms, whose tags go out as they come, as far as a turn goes; others wake the loop if they
+    /// are due before it wakes by itself.
     pub(super) fn flush_changed(&mut self) {
         if self.changed.is_empty() {
             return;
         }
         let now_ms = self.shared.now_ms();
+        let mut budget = Budget::turn();
         let mut changed = std::mem::take(&mut self.changed);
         for stream in changed.drain(..) {
-            let Some(schedule) = self.relay.stream(stream).map(|stream| &stream.replica.schedule) else { continue };
-            if schedule.is_immediate() {
-                self.flush_stream(stream, now_ms, Instant::now() + TURN_MAX);
-            }
             let schedule = self.relay.stream(stream).map(|stream| &stream.replica.schedule);
-            let due_ms = schedule.and_then(Schedule::next_due_ms).unwrap_or(u64::MAX);
-            if due_ms < self.asleep_until_ms {
-                self.asleep_until_ms = due_ms;
-                self.relay.wakers()[self.relay.me()].wake();
+            if schedule.is_some_and(|schedule| schedule.is_immediate()) && !budget.spend(1) {
+                self.flush_stream(stream, now_ms, &mut budget);
             }
+            self.relay.arm(stream, now_ms);
         }
         // Its capacity stays; what changed meanwhile comes next.
         changed.append(&mut self.changed);
         self.changed = changed;
+        if self.relay.next_due_ms().is_some_and(|due_ms| due_ms < self.asleep_until_ms) {
+            self.wake();
+        }
     }
 
-    /// Flushes the members of a stream that are due, until `until`; tells whether it is done.
-    pub(super) fn flush_stream(&mut self, id: StreamId, now_ms: u64, until: Instant) -> bool {
-        let Some(stream) = self.relay.stream_mut(id) else { return true };
+    /// Flushes the members of a stream that are due, as far as the budget goes.
+    pub(super) fn flush_stream(&mut self, id: StreamId, now_ms: u64, budget: &mut Budget) {
+        let Some(stream) = self.relay.stream_mut(id) else { return };
         let head = stream.replica.log().head();
         let (msgs, one_by_one) = (stream.replica.settings().msgs_min(), stream.replica.settings().is_one_by_one());
         if !stream.replica.schedule.begin_flush(now_ms, head, msgs) {
-            return true;
+            return;
         }
-        let mut flushed = 0;
         let done = loop {
             let Some(stream) = self.relay.stream_mut(id) else { break true };
             let Some((member, members)) = stream.replica.schedule.next_member() else { break true };
@@ -87,8 +81,7 @@ impl ShardServer {
             if one_by_one && holds.is_some_and(|at| at < head) {
                 stream.replica.schedule.note_change();
             }
-            flushed += 1;
-            if flushed % LOOK_EVERY == 0 && Instant::now() >= until {
+            if budget.spend(1) {
                 break false;
             }
         };
@@ -97,7 +90,6 @@ impl ShardServer {
             stream.replica.trim();
         }
         self.relay.release(id);
-        done
     }
 
     /// From where a member needs the log; `None` if it is a member no more.
@@ -120,8 +112,8 @@ impl ShardServer {
     /// Sends what a connection has to say and its players have to get, unless a send is in flight.
     pub(super) fn flush_connection(&mut self, id: usize, turn: Turn) {
         let Some(place) = self.connections.get_mut(id) else { return };
-        if let Some(connection) = place.as_mut().filter(|connection| connection.sending || connection.closing.is_some())
-        {
+        let busy = |connection: &&mut Box<Connection>| connection.sending.is_some() || connection.closing.is_some();
+        if let Some(connection) = place.as_mut().filter(busy) {
             connection.flush_again = true;
             return;
         }
@@ -132,20 +124,20 @@ impl ShardServer {
             buf = Some(wrap(tls, buf));
         }
         if let Some(buf) = buf.filter(|buf| !buf.is_empty()) {
-            connection.sending = true;
             connection.send_started_ms = self.shared.now_ms();
             self.stats.sends.add(1);
             let (token, descriptor) = (connection.token(id), connection.descriptor);
-            match &mut connection.ktls_bytes {
+            let key = match &mut connection.ktls_bytes {
                 None => self.ring.push(token, descriptor, buf),
                 Some(bytes) => {
                     *bytes += buf.len() as u64;
                     if *bytes > KTLS_BYTES_MAX {
                         connection.leaving = Some(CloseReason::KeysUsedUp);
                     }
-                    self.ring.push_in_pieces(token, descriptor, buf);
+                    self.ring.push_in_pieces(token, descriptor, buf)
                 }
-            }
+            };
+            connection.sending = Some(key);
         } else if let Some(reason) = connection.leaving.take() {
             connection.close(reason);
         }
@@ -175,6 +167,7 @@ impl ShardServer {
 
     pub(super) fn gather(&mut self, id: usize, connection: &mut Connection, turn: Turn) -> Option<SendBuf> {
         let now_ms = self.shared.now_ms();
+        self.announce_plays(connection);
         let own = connection.session.take_output();
         if connection.leaving.is_some() {
             // Its last words, and no more of what it plays.
@@ -197,7 +190,8 @@ impl ShardServer {
         }
         let mut out = Gather::new(own);
         let mut finished: SmallVec<[u32; 1]> = SmallVec::new();
-        for play in &mut connection.plays {
+        let mut opened = false;
+        for play in connection.plays.iter_mut().filter(|play| play.announced) {
             let Some(stream) = self.relay.stream(play.stream) else { continue };
             let one_by_one = stream.replica.settings().is_one_by_one();
             if one_by_one && turn == Turn::Own {
@@ -222,6 +216,7 @@ impl ShardServer {
                     Progress::Started => {
                         if let Session::Http(http) = &mut connection.session {
                             http.state = State::Playing;
+                            opened = !http.input.is_empty();
                         }
                     }
                     Progress::Ended | Progress::Replaced => {}
@@ -262,7 +257,23 @@ impl ShardServer {
                 connection.leaving = Some(CloseReason::ResponseEnded);
             }
         }
+        if opened {
+            // What a WebSocket's client has said before there was one is answered behind the head.
+            self.receive_frames(connection);
+            connection.flush_again = true;
+        }
         Some(SendBuf::Gather(Box::new(out)))
+    }
+
+    /// Tells players that they play whose streams' homes know of them: nothing that comes after that is missed.
+    fn announce_plays(&mut self, connection: &mut Connection) {
+        for play in connection.plays.iter_mut().filter(|play| !play.announced) {
+            if self.relay.is_settled(play.stream) {
+                play.announced = true;
+                let msid = play.msid;
+                connection.session.say(|session| session.accept_play(msid));
+            }
+        }
     }
 
     fn note_sent(&mut self, stream: StreamId, bytes: u64, skips: u64, age_ms: Option<u64>) {
@@ -275,17 +286,28 @@ impl ShardServer {
         }
     }
 
-    /// Hands queued sends to the kernel and goes on with connections whose sends have ended.
+    /// Hands queued sends to the kernel and goes on with connections whose sends have ended, as far as a turn goes.
     pub(in crate::serve) fn pump(&mut self) {
+        let mut budget = Budget::turn();
         let mut ended = std::mem::take(&mut self.ended);
         loop {
             self.ring.pump(&mut ended);
-            if ended.is_empty() {
+            if ended.is_empty() && self.refills.is_empty() {
                 break;
             }
             for Ended { token, whole, bytes } in ended.drain(..) {
                 self.stats.bytes_sent.add(bytes as u64);
                 self.send_ended(token, whole, bytes as u64);
+            }
+            let mut spent = false;
+            while !spent && let Some(id) = self.refills.pop_front() {
+                self.refill(id);
+                spent = budget.spend(1);
+            }
+            if spent {
+                self.ring.pump(&mut ended);
+                self.wake();
+                break;
             }
         }
         self.ended = ended;
@@ -298,20 +320,27 @@ impl ShardServer {
         if connection.token(id) != token {
             return;
         }
-        connection.sending = false;
+        connection.sending = None;
         connection.sent_bytes += bytes;
         if !whole {
             // The socket was shut, by us or the peer; the task's read sees it and closes.
             connection.close(CloseReason::PeerClosed);
         } else if connection.flush_again || connection.has_words() || connection.leaving.is_some() {
             connection.flush_again = false;
-            self.flush_guarded(id, Turn::Own);
+            connection.refilling = true;
+            self.refills.push_back(id);
+            return;
         }
-        if let Some(connection) = self.connections.get_mut(id).and_then(Option::as_deref_mut)
-            && let Some(waker) = connection.drained.take_if(|_| !connection.sending)
-        {
-            waker.wake();
+        connection.wake_drained();
+    }
+
+    /// Sends what a connection has beyond its last send.
+    fn refill(&mut self, id: usize) {
+        if self.with(id, |connection| std::mem::take(&mut connection.refilling)) != Some(true) {
+            return;
         }
+        self.flush_guarded(id, Turn::Own);
+        self.with(id, Connection::wake_drained);
     }
 
     /// How long a connection that has just read `bytes` may rest before it reads again, in ms.
@@ -334,7 +363,7 @@ impl ShardServer {
         let Some(connection) = self.connections.get_mut(id).and_then(Option::as_deref_mut) else {
             return Poll::Ready(());
         };
-        if !connection.sending {
+        if !connection.is_sending() {
             return Poll::Ready(());
         }
         connection.drained = Some(cx.waker().clone());

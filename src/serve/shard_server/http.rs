@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     config::Action,
+    net,
     proto::http::websocket::{self, Said, WebSocketError},
     serve::{
         http::{HttpSession, LiveRequest, Request, State, flv::FlvWire},
@@ -28,21 +29,23 @@ impl ShardServer {
         let first = http.input.is_empty();
         http.input.extend_from_slice(bytes);
         if http.websocket.is_some() {
-            return self.receive_frames(connection);
+            if matches!(http.state, State::Playing) {
+                self.receive_frames(connection);
+            }
+            return overrun(connection);
         }
         if first {
             // A head must be whole in time from its first byte on.
             connection.heard_ms = now_ms;
         }
-        let mut next = Outcome::Continue;
         loop {
             let Session::Http(http) = &mut connection.session else { return Outcome::Continue };
             if !matches!(http.state, State::Head) || connection.leaving.is_some() {
-                return if http.is_overrun() { Outcome::Close(CloseReason::TooMuchUnread) } else { next };
+                return overrun(connection);
             }
             let config = self.shared.config();
             let live = match http.next_request(&config) {
-                Ok(Request::Incomplete) => return next,
+                Ok(Request::Incomplete) => return Outcome::Continue,
                 Ok(Request::Other) => return Outcome::HandOver,
                 Ok(Request::Live(live)) => live,
                 Err(error) => {
@@ -55,8 +58,8 @@ impl ShardServer {
             connection.heard_ms = now_ms;
             match self.want_live(id, connection, live) {
                 Outcome::Continue => {}
-                Outcome::SetNodelay(nodelay) => next = Outcome::SetNodelay(nodelay),
-                outcome @ (Outcome::Move { .. }
+                outcome @ (Outcome::Later { .. }
+                | Outcome::Move { .. }
                 | Outcome::Retry { .. }
                 | Outcome::Ask { .. }
                 | Outcome::HandOver
@@ -101,7 +104,7 @@ impl ShardServer {
         #[cfg(test)]
         assert!(!key.ends_with("/panic"), "a test asked for a panic");
         let settings = stream_settings(&vhost);
-        let nodelay = vhost.tcp_nodelay;
+        net::set_nodelay(connection.descriptor, vhost.tcp_nodelay);
         let until_ms = now_ms + 1000 * u64::from(vhost.http_remux.wait_stream_s);
         let found = Found { key, vhost: vhost.clone(), address };
         let on_stop = self.hook_event(connection, "on_stop", &vhost.hooks.on_stop, &found);
@@ -119,17 +122,16 @@ impl ShardServer {
         self.stats.players.add(1);
         tracing::debug!(peer = %connection.named(), stream = %found.key, ?framing, "play");
         // The shard's loop learns of the stream's flush times.
-        self.relay.wakers()[self.relay.me()].wake();
-        Outcome::SetNodelay(nodelay)
+        self.relay.arm(stream, now_ms);
+        self.wake();
+        Outcome::Continue
     }
 
-    /// A WebSocket's client has said something.
-    fn receive_frames(&mut self, connection: &mut Connection) -> Outcome {
+    /// A WebSocket's client has said something. Only once the connection is one: what is said before waits.
+    pub(super) fn receive_frames(&mut self, connection: &mut Connection) {
         let now_ms = self.shared.now_ms();
-        let Session::Http(http) = &mut connection.session else { return Outcome::Continue };
-        let HttpSession { input, websocket: Some(reader), output, pinged, position, .. } = http else {
-            return Outcome::Continue;
-        };
+        let Session::Http(http) = &mut connection.session else { return };
+        let HttpSession { input, websocket: Some(reader), output, pinged, position, .. } = http else { return };
         let mut rest = &input[..];
         let mut ended: Option<Result<(), WebSocketError>> = None;
         loop {
@@ -156,19 +158,16 @@ impl ShardServer {
         let left = rest.len();
         *position += (input.len() - left) as u64;
         input.drain(..input.len() - left);
+        // A close frame would stand in the middle of a message only if a send could end there: none does.
         match ended {
-            None if http.is_overrun() => Outcome::Close(CloseReason::TooMuchUnread),
-            None => Outcome::Continue,
-            // A close frame would stand in the middle of a message only if a send could end there: none does.
+            None => {}
             Some(Ok(())) => {
                 http.output.extend_from_slice(&websocket::close(1000));
                 connection.leaving = Some(CloseReason::PeerClosed);
-                Outcome::Continue
             }
             Some(Err(error)) => {
                 http.output.extend_from_slice(&websocket::close(error.code()));
                 connection.leaving = Some(CloseReason::WebSocket(error));
-                Outcome::Continue
             }
         }
     }
@@ -193,12 +192,21 @@ impl ShardServer {
     /// or to be told.
     pub(super) fn look_over_http(connection: &mut Connection, now_ms: u64) -> bool {
         let Session::Http(http) = &mut connection.session else { return false };
-        if http.websocket.is_some() && !http.pinged && now_ms >= connection.heard_ms + PING_AFTER_MS {
+        let playing = matches!(http.state, State::Playing);
+        if playing && http.websocket.is_some() && !http.pinged && now_ms >= connection.heard_ms + PING_AFTER_MS {
             http.pinged = true;
             http.output.extend_from_slice(&websocket::ping());
             return true;
         }
         matches!(http.state, State::Waiting(until_ms) if now_ms >= until_ms)
+    }
+}
+
+/// What stands behind a live request, or in an unfinished frame, is bounded.
+fn overrun(connection: &Connection) -> Outcome {
+    match &connection.session {
+        Session::Http(http) if http.is_overrun() => Outcome::Close(CloseReason::TooMuchUnread),
+        Session::Http(_) | Session::Rtmp(_) => Outcome::Continue,
     }
 }
 

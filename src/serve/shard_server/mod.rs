@@ -3,10 +3,13 @@
 //! Invariants worth naming:
 //! * A connection has at most one send in flight, of whole messages; what else it has to say waits.
 //! * A player's queue is its cursor. Nothing is allocated per tag and player.
-//! * A descriptor is not closed before everything queued on it has been handed to the kernel: its
-//!   number may be another connection's next.
+//! * A socket that ends with a send in flight is the send ring's, which closes it: its number may be another
+//!   connection's next.
+//! * One turn of the loop takes about [`budget::TURN_MAX`], whatever there is to do; what is left waits in the
+//!   order in which it was due.
 
 mod access;
+mod budget;
 mod control;
 mod events;
 mod flush;
@@ -14,10 +17,11 @@ mod http;
 mod load;
 mod moving;
 mod peer;
+mod publishing;
 mod report;
 mod settings;
 
-pub(super) use moving::Moved;
+pub(super) use moving::{Moved, Taken};
 pub(super) use peer::CloseReason;
 
 pub(super) use access::Wish;
@@ -26,35 +30,34 @@ use super::{Shared, http::HttpSession, play::Image, session::Session};
 use crate::{
     config::{Listen, Service},
     control::{ClientId, hooks},
-    net::{self, Ended, Notifier, SendRing},
+    net::{self, Ended, Notifier, Receiver, SendRing},
     proto::{flv::Tag, rtmp::server::ServerSession},
     shard::{
-        mesh::{Mesh, ShardWaker},
-        relay::{self, Message, Relay, StreamId},
+        mesh::{Cargo, Mesh, ShardWaker},
+        relay::{Message, Received, Relay, StreamId},
     },
     stats::{Rate, ShardStats},
     stream, tls,
 };
+use budget::Budget;
 use load::Load;
 use peer::Connection;
 use settings::{session_settings, stream_settings};
 use slab::Slab;
 use smallvec::SmallVec;
 use std::{
+    collections::VecDeque,
     io,
     net::SocketAddr,
     os::fd::RawFd,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
 };
 
 /// How often connections are looked over.
 const HOUSEKEEPING_MS: u64 = 1000;
 /// The same if a deadline is nearer.
 const HOUSEKEEPING_MS_MIN: u64 = 50;
-/// How long flushes may keep other work of the shard waiting, such as a realtime stream's tags.
-const TURN_MAX: Duration = Duration::from_millis(2);
-
 /// What crosses between shards besides tags.
 #[derive(Debug)]
 pub(crate) enum ShardMessage {
@@ -63,7 +66,7 @@ pub(crate) enum ShardMessage {
     /// A publisher that cannot move wants to publish.
     Publish { key: String, settings: stream::Settings, publisher: Publisher, replace: bool },
     /// The home's answer.
-    Published { home: usize, connection: u64, msid: u32, stream: Option<StreamId> },
+    Published { home: usize, publisher: Publisher, stream: Option<StreamId> },
     /// A tag of such a publisher.
     Tag { stream: StreamId, publisher: Publisher, tag: Tag },
     /// Its end.
@@ -72,19 +75,36 @@ pub(crate) enum ShardMessage {
     Dismiss { publisher: Publisher, reason: CloseReason },
 }
 
-/// Who publishes a stream.
+impl Cargo for ShardMessage {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Tag { tag, .. } => (stream::ENTRY_BYTES + tag.body.len()) as u64,
+            Self::Adopt(_)
+            | Self::Publish { .. }
+            | Self::Published { .. }
+            | Self::Unpublish { .. }
+            | Self::Dismiss { .. } => 0,
+        }
+    }
+}
+
+/// Who publishes a stream: one publish, and no other one of the same NetStream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Publisher {
     shard: usize,
     connection: u64,
-    msid: u32,
+    /// Never used twice on a shard.
+    publish: u64,
 }
 
 /// What a connection's task does next.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Continue,
-    SetNodelay(bool),
+    /// Others have their turn first, or something is waited for.
+    Later {
+        unread: Vec<u8>,
+    },
     Move {
         home: usize,
         msid: u32,
@@ -116,9 +136,12 @@ pub(super) struct ShardServer {
     ring: SendRing,
     connections: Slab<Option<Box<Connection>>>,
     serial: u32,
+    publish_serial: u64,
     images: Vec<Image>,
     changed: Vec<StreamId>,
     ended: Vec<Ended>,
+    /// Connections that may have more to send, their last send having ended.
+    refills: VecDeque<usize>,
     housekeeping_ms: u64,
     load: Load,
     /// Until when the shard's loop sleeps, in ms of the process's clock.
@@ -138,9 +161,11 @@ impl ShardServer {
             ring: SendRing::new()?,
             connections: Slab::new(),
             serial: 0,
+            publish_serial: 0,
             images: Vec::new(),
             changed: Vec::new(),
             ended: Vec::new(),
+            refills: VecDeque::new(),
             housekeeping_ms: 0,
             load: Load::default(),
             asleep_until_ms: 0,
@@ -240,7 +265,9 @@ impl ShardServer {
             sent_rate: Rate::new(self.shared.now_ms()),
             received_rate: Rate::new(self.shared.now_ms()),
             sent_bytes: 0,
-            sending: false,
+            sending: None,
+            refilling: false,
+            congested: None,
             flush_again: false,
             send_started_ms: 0,
             heard_ms: self.shared.now_ms(),
@@ -259,34 +286,33 @@ impl ShardServer {
     /// becomes due earlier meanwhile wakes it.
     pub(super) fn sleep_ms(&mut self) -> u64 {
         let now_ms = self.shared.now_ms();
-        self.asleep_until_ms = if self.relay.is_blocked() { now_ms + 1 } else { self.next_due_ms() };
+        self.asleep_until_ms = if !self.refills.is_empty() || !self.ended.is_empty() {
+            now_ms
+        } else if self.relay.is_blocked() {
+            now_ms + 1
+        } else {
+            self.next_due_ms()
+        };
         self.asleep_until_ms.saturating_sub(now_ms)
     }
 
-    fn next_due_ms(&self) -> u64 {
-        let due = self.relay.streams().filter_map(|(_, stream)| stream.replica.schedule.next_due_ms());
-        due.chain([self.load.next_step_ms()]).min().unwrap_or(self.housekeeping_ms).min(self.housekeeping_ms)
+    fn next_due_ms(&mut self) -> u64 {
+        let due = self.relay.next_due_ms();
+        due.into_iter().chain([self.load.next_step_ms()]).min().unwrap_or(u64::MAX).min(self.housekeeping_ms)
     }
 
     /// One round of the shard's loop: what came from other shards, who is due, who is late. Returns
     /// connections that have moved here.
     pub(super) fn turn(&mut self) -> Vec<Moved> {
-        let mut arrived = Vec::new();
-        let mut changed = std::mem::take(&mut self.changed);
-        while let Some(message) = self.relay.receive(&mut changed) {
-            self.receive_message(message, &mut changed, &mut arrived);
-        }
-        changed.append(&mut self.changed);
-        self.changed = changed;
+        let mut budget = Budget::turn();
+        let arrived = self.receive_messages(&mut budget.half());
         self.flush_changed();
         let now_ms = self.shared.now_ms();
-        let due = |(id, stream): (StreamId, &relay::Stream<Publisher>)| {
-            stream.replica.schedule.next_due_ms().filter(|due_ms| *due_ms <= now_ms).map(|_| id)
-        };
-        let due: SmallVec<[StreamId; 16]> = self.relay.streams().filter_map(due).collect();
-        let until = Instant::now() + TURN_MAX;
-        for stream in due {
-            if !self.flush_stream(stream, now_ms, until) {
+        while let Some((stream, due_ms)) = self.relay.take_due(now_ms) {
+            self.stats.late.note(self.shared.now_ms().saturating_sub(due_ms));
+            self.flush_stream(stream, now_ms, &mut budget);
+            self.relay.arm(stream, now_ms);
+            if budget.spend(1) {
                 break;
             }
         }
@@ -299,7 +325,61 @@ impl ShardServer {
         arrived
     }
 
+    /// Takes in what other shards have sent, as far as the budget goes; what is left wakes the loop again.
+    fn receive_messages(&mut self, budget: &mut Budget) -> Vec<Moved> {
+        let mut arrived = Vec::new();
+        let mut changed = std::mem::take(&mut self.changed);
+        self.relay.drain_overflow();
+        loop {
+            let received = catch_unwind(AssertUnwindSafe(|| match self.relay.receive(&mut changed) {
+                Some(Received::Server(message)) => {
+                    self.receive_message(message, &mut changed, &mut arrived);
+                    true
+                }
+                Some(Received::Own) => true,
+                None => false,
+            }));
+            match received {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(_) => self.lose_stream(),
+            }
+            if budget.spend(1) {
+                self.wake();
+                break;
+            }
+        }
+        changed.append(&mut self.changed);
+        self.changed = changed;
+        arrived
+    }
+
+    /// Has the shard's loop come round without sleep.
+    fn wake(&mut self) {
+        self.asleep_until_ms = 0;
+        self.relay.wakers()[self.relay.me()].wake();
+    }
+
+    /// A panic over a stream's tag costs that stream: its publisher and those who play it here.
+    fn lose_stream(&mut self) {
+        self.stats.panics.add(1);
+        let Some(id) = self.relay.take_broken() else { return };
+        let Some(stream) = self.relay.stream(id) else { return };
+        tracing::error!(stream = %stream.key, "a panic over a tag of it: its publisher and players are closed");
+        let members: Vec<usize> = stream.replica.schedule.members().map(place).collect();
+        let publisher = stream.publisher;
+        for member in members {
+            self.with(member, |connection| connection.close(CloseReason::Panic));
+        }
+        if let Some(publisher) = publisher {
+            self.dismiss(publisher, CloseReason::Panic);
+        }
+    }
+
     fn receive_message(&mut self, message: ShardMessage, changed: &mut Vec<StreamId>, arrived: &mut Vec<Moved>) {
+        let publishes = |relay: &Relay<Publisher, ShardMessage>, stream, publisher| {
+            relay.stream(stream).is_some_and(|stream| stream.publisher == Some(publisher))
+        };
         match message {
             ShardMessage::Adopt(moved) => arrived.push(*moved),
             ShardMessage::Publish { key, settings, publisher, replace } => {
@@ -307,15 +387,13 @@ impl ShardServer {
                     self.oust(&key, None);
                 }
                 let stream = self.relay.publish(&key, settings, publisher).ok();
-                let Publisher { shard, connection, msid } = publisher;
+                changed.extend(stream);
                 let home = self.relay.me();
-                self.relay.send(shard, ShardMessage::Published { home, connection, msid, stream });
+                self.relay.send(publisher.shard, ShardMessage::Published { home, publisher, stream });
             }
-            ShardMessage::Published { home, connection, msid, stream } => {
-                self.published(home, connection, msid, stream)
-            }
+            ShardMessage::Published { home, publisher, stream } => self.published(home, publisher, stream),
             ShardMessage::Tag { stream, publisher, tag } => {
-                if self.relay.stream(stream).is_some_and(|stream| stream.publisher == Some(publisher)) {
+                if publishes(&self.relay, stream, publisher) {
                     self.relay.ingest(stream, tag, self.shared.now_ms());
                     if changed.last() != Some(&stream) {
                         changed.push(stream);
@@ -323,7 +401,7 @@ impl ShardServer {
                 }
             }
             ShardMessage::Unpublish { stream, publisher } => {
-                if self.relay.stream(stream).is_some_and(|stream| stream.publisher == Some(publisher)) {
+                if publishes(&self.relay, stream, publisher) {
                     changed.push(stream);
                     self.relay.unpublish(stream);
                 }
@@ -344,7 +422,7 @@ impl ShardServer {
             self.end_publish(id, &connection, publish);
         }
         self.put_back(id, connection);
-        self.flush_connection(id, flush::Turn::Own);
+        self.flush_guarded(id, flush::Turn::Own);
         self.flush_changed();
         self.pump();
     }
@@ -352,6 +430,7 @@ impl ShardServer {
     /// Cleans up after a connection that was lost in a panic: whatever names it.
     fn forget(&mut self, id: usize) {
         self.stats.panics.add(1);
+        self.relay.take_broken();
         let me = self.relay.me();
         let streams: Vec<StreamId> = self.relay.streams().map(|(stream, _)| stream).collect();
         for stream in streams {
@@ -372,10 +451,15 @@ impl ShardServer {
         }
     }
 
-    /// Forgets a connection, and logs why.
-    pub(super) fn remove(&mut self, id: usize, reason: &CloseReason) {
+    /// Forgets a connection, and logs why. Its socket is closed as soon as no send is on it.
+    pub(super) fn remove(&mut self, id: usize, reason: &CloseReason, receiver: Receiver) {
         self.pump();
         let connection = self.connections.try_remove(id).flatten();
+        match &connection {
+            Some(connection) if connection.sending.is_none() => drop(receiver),
+            Some(connection) => self.ring.bury(connection.sending, receiver),
+            None => self.ring.bury(None, receiver),
+        }
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         self.stats.closed.add(1);
         let Some(mut connection) = connection else {
@@ -401,7 +485,7 @@ impl ShardServer {
     /// Closes connections that are late with something; returns when to look again.
     fn look_over_connections(&mut self, now_ms: u64) -> u64 {
         let mut next_ms = now_ms + HOUSEKEEPING_MS;
-        self.relay.look_at_rates(now_ms);
+        self.relay.look_over(now_ms);
         let mut stirred: Vec<usize> = Vec::new();
         for (id, connection) in &mut self.connections {
             let Some(connection) = connection.as_deref_mut() else { continue };

@@ -3,7 +3,7 @@
 use super::Outcome;
 use crate::{
     control::{ClientId, hooks},
-    net,
+    net::{self, SendKey},
     proto::{
         codec::SequenceError,
         http::{HeadError, websocket::WebSocketError},
@@ -55,7 +55,12 @@ pub(super) struct Connection {
     pub(super) sent_bytes: u64,
     pub(super) sent_rate: Rate,
     pub(super) received_rate: Rate,
-    pub(super) sending: bool,
+    /// The send in flight.
+    pub(super) sending: Option<SendKey>,
+    /// Its last send has ended, and it is to be looked at whether it has more.
+    pub(super) refilling: bool,
+    /// A shard that has not taken yet what this connection has sent it.
+    pub(super) congested: Option<usize>,
     /// Members of due groups were passed over, or a send was full: flush when the send ends.
     pub(super) flush_again: bool,
     /// Since when the present send, silence or idleness lasts.
@@ -75,6 +80,20 @@ impl Connection {
     /// The real peer, where a proxy has named it.
     pub(super) fn named(&self) -> SocketAddr {
         self.real_peer.unwrap_or(self.peer)
+    }
+
+    /// Whether a send is in flight, or another one may follow at once.
+    pub(super) fn is_sending(&self) -> bool {
+        self.sending.is_some() || self.refilling
+    }
+
+    /// Wakes who waits for everything to be sent, if it is.
+    pub(super) fn wake_drained(&mut self) {
+        if !self.is_sending()
+            && let Some(waker) = self.drained.take()
+        {
+            waker.wake();
+        }
     }
 
     /// Ends both directions, so that the connection's task sees the end and closes with `reason`.
@@ -97,7 +116,7 @@ impl Connection {
     /// When the connection is late with something, in ms of the process's clock, and with what.
     pub(super) fn deadline(&self) -> Option<(u64, CloseReason)> {
         let service = !self.plays.is_empty() || !self.publishes.is_empty() || self.asking;
-        let send = self.sending.then_some((self.send_started_ms + IO_MS_MAX, CloseReason::Stalled));
+        let send = self.sending.map(|_| (self.send_started_ms + IO_MS_MAX, CloseReason::Stalled));
         let first = match &self.session {
             Session::Rtmp(_) => CloseReason::HandshakeTimeout,
             Session::Http(_) => CloseReason::RequestTimeout,

@@ -24,7 +24,7 @@ impl ShardServer {
                 let found = self.clients().find(|(_, connection)| connection.client == id).map(|(id, _)| id);
                 if let Some(id) = found {
                     self.with(id, |connection| connection.close(CloseReason::Kicked));
-                    self.flush_connection(id, Turn::Own);
+                    self.flush_guarded(id, Turn::Own);
                 }
                 _ = reply.try_send(found.is_some());
             }
@@ -100,7 +100,7 @@ impl ShardServer {
         let publish = stream.publisher.as_ref().filter(|publisher| publisher.shard == self.relay.me());
         let publish = publish.and_then(|publisher| {
             let connection = self.client(publisher.connection)?;
-            let publish = connection.publishes.iter().find(|publish| publish.msid == publisher.msid)?;
+            let publish = connection.publishes.iter().find(|publish| publish.serial == publisher.publish)?;
             Some(self.publish_report(connection, publish))
         });
         StreamReport {
