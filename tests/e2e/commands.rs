@@ -453,7 +453,7 @@ fn b9_half_open_handshakes_and_idle_sessions_are_closed() {
     // One byte a second is no message.
     let mut dripping = idle.socket.try_clone().expect("a second handle");
     std::thread::spawn(move || {
-        while dripping.write_all(&[0x02]).is_ok() {
+        while dripping.write_all(&[0x01]).is_ok() {
             std::thread::sleep(Duration::from_secs(1));
         }
     });

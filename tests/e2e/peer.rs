@@ -32,6 +32,8 @@ pub(crate) struct Peer {
     newest: [u32; 2],
     /// Media messages passed over.
     pub(crate) media: Vec<Message>,
+    /// What waits for the end of [`Self::collected`].
+    held: Option<Vec<u8>>,
 }
 
 impl Peer {
@@ -71,6 +73,7 @@ impl Peer {
             backward: 0,
             newest: [0; 2],
             media: Vec::new(),
+            held: None,
         }
     }
 
@@ -124,10 +127,42 @@ impl Peer {
         self.try_send(csid, type_id, msid, timestamp, body).expect("send");
     }
 
-    fn try_send(&mut self, csid: u32, type_id: u8, msid: u32, timestamp: u32, body: &[u8]) -> std::io::Result<()> {
-        let mut out = Vec::new();
-        self.writer.write(&mut out, csid, type_id, msid, timestamp, body);
-        self.socket.write_all(&out)
+    pub(crate) fn try_send(
+        &mut self,
+        csid: u32,
+        type_id: u8,
+        msid: u32,
+        timestamp: u32,
+        body: &[u8],
+    ) -> std::io::Result<()> {
+        let mut out = self.held.take();
+        let held = out.is_some();
+        let bytes = out.get_or_insert_default();
+        self.writer.write(bytes, csid, type_id, msid, timestamp, body);
+        if held {
+            self.held = out;
+            return Ok(());
+        }
+        self.socket.write_all(bytes)
+    }
+
+    /// The bytes of what `say` sends, which are not sent.
+    pub(crate) fn collected(&mut self, say: impl FnOnce(&mut Self)) -> Vec<u8> {
+        self.held = Some(Vec::new());
+        say(self);
+        self.held.take().unwrap_or_default()
+    }
+
+    /// What `say` sends goes in one write.
+    pub(crate) fn in_one_write(&mut self, say: impl FnOnce(&mut Self)) {
+        let bytes = self.collected(say);
+        self.socket.write_all(&bytes).expect("send");
+    }
+
+    /// Waits until the server has done all that was sent before.
+    pub(crate) fn settle(&mut self) {
+        self.control(Control::PingRequest(7));
+        self.expect_control(Control::PingResponse(7));
     }
 
     /// A video frame of a few bytes, or of `padding` more.
@@ -156,6 +191,11 @@ impl Peer {
 
     /// The next message; `None` if the server closes.
     pub(crate) fn next(&mut self) -> Option<Message> {
+        self.try_next().unwrap_or_else(|error| panic!("no message within {LIMIT:?}: {error}"))
+    }
+
+    /// The same; an error if nothing comes within the socket's time.
+    pub(crate) fn try_next(&mut self) -> std::io::Result<Option<Message>> {
         let mut buffer = [0; 16 << 10];
         loop {
             let mut input = &self.received[..];
@@ -167,16 +207,16 @@ impl Peer {
                     self.reader.set_chunk_size(bytes).expect("a chunk size");
                 }
                 self.note_media(&message);
-                return Some(message);
+                return Ok(Some(message));
             }
             match self.socket.read(&mut buffer) {
-                Ok(0) => return None,
+                Ok(0) => return Ok(None),
                 Ok(bytes) => {
                     self.acknowledged += bytes;
                     self.received.extend_from_slice(&buffer[..bytes]);
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
-                Err(error) => panic!("no message within {LIMIT:?}: {error}"),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) => return Err(error),
             }
         }
     }

@@ -45,6 +45,11 @@ impl Server {
         Self::start_with(config, command)
     }
 
+    /// Starts with so many shards, whatever CPUs there are.
+    pub(crate) fn shards(shards: usize, config: &str) -> Self {
+        Self::start_in(config, &[("CORECAST_TEST_SHARDS", &shards.to_string())])
+    }
+
     /// Starts with the inside of one vhost.
     pub(crate) fn vhost(inside: &str) -> Self {
         Self::start(&format!("listen 127.0.0.1:0; max_connections 6000; vhost __defaultVhost__ {{ {inside} }}"))
@@ -138,9 +143,25 @@ impl Server {
     }
 
     pub(crate) fn rss_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most that it has ever been.
+    fn rss_peak_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("/proc");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of it");
         line.trim().trim_end_matches("kB").trim().parse().expect("a number")
+    }
+
+    /// Begins to watch its memory.
+    pub(crate) fn growth(&self) -> Growth<'_> {
+        // The peak is counted from here on.
+        fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("/proc");
+        Growth { server: self, before_kib: self.rss_kib() }
     }
 
     pub(crate) fn descriptors(&self) -> usize {
@@ -164,6 +185,25 @@ impl Server {
     pub(crate) fn stop(self) -> (Option<i32>, Totals) {
         self.signal("-TERM");
         self.wait()
+    }
+}
+
+/// How much larger a server has become.
+pub(crate) struct Growth<'a> {
+    server: &'a Server,
+    before_kib: u64,
+}
+
+impl Growth<'_> {
+    /// At its peak.
+    pub(crate) fn mib(&self) -> u64 {
+        self.server.rss_peak_kib().saturating_sub(self.before_kib) >> 10
+    }
+
+    /// Fails if it has ever been `limit_mib` or more.
+    pub(crate) fn is_below(&self, limit_mib: u64, what: &str) {
+        let mib = self.mib();
+        assert!(mib < limit_mib, "{what}: the server has grown by {mib} MiB, limit {limit_mib}");
     }
 }
 

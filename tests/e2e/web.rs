@@ -4,11 +4,13 @@ use crate::{
     peer::connected,
     server::{LIMIT, Server, eventually},
 };
+use corecast::control::ClientId;
 use serde_json::Value;
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// A server whose addresses are RTMP's, HTTP's, the API's and the exporter's.
@@ -54,6 +56,12 @@ impl Web {
         Self { server: Server::start(&config("", "", vhost)) }
     }
 
+    /// With so many shards, whatever CPUs there are; streams by HTTP are waited for.
+    pub(crate) fn shards(shards: usize, vhost: &str) -> Self {
+        let vhost = format!("http_remux {{ enabled on; wait_stream 20; }} {vhost}");
+        Self { server: Server::shards(shards, &config("", "", &vhost)) }
+    }
+
     /// Streams by HTTP, which are waited for.
     pub(crate) fn flv() -> Self {
         Self::start("http_remux { enabled on; wait_stream 20; }")
@@ -80,6 +88,21 @@ impl Web {
         let answer = get(self.api(), path);
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         answer.json()
+    }
+
+    /// The shards that those came in on who play the stream of a name, by the ids that the API knows them by.
+    pub(crate) fn player_shards(&self, name: &str) -> Vec<usize> {
+        let clients = self.ask("/api/v1/clients?count=1000")["clients"].clone();
+        let plays = |client: &&Value| client["name"] == name && client["publish"] == false;
+        let players = clients.as_array().expect("a list").iter().filter(plays);
+        players.map(|client| ClientId::read(client["id"].as_str().expect("an id")).expect("an id").shard).collect()
+    }
+
+    /// A gauge or counter of the exporter, one value per shard.
+    pub(crate) fn metric(&self, name: &str) -> Vec<u64> {
+        let text = get(self.exporter(), "/metrics").text();
+        let lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+        lines.map(|line| line.rsplit(' ').next().expect("a value").parse().expect("a number")).collect()
     }
 
     /// Waits for a stream that is published, as the API has it.
@@ -152,6 +175,66 @@ pub(crate) fn read_chunks(socket: &mut TcpStream) -> Vec<u8> {
             return body;
         }
         body.extend_from_slice(&chunk[..size]);
+    }
+}
+
+/// The tags of a live response, as they come.
+pub(crate) struct FlvBody {
+    socket: TcpStream,
+    body: Vec<u8>,
+    started: bool,
+}
+
+impl FlvBody {
+    /// Asks for a stream.
+    pub(crate) fn ask_for(address: SocketAddr, path: &str) -> Self {
+        let mut socket = connected(address);
+        socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).expect("a request");
+        Self { socket, body: Vec::new(), started: false }
+    }
+
+    /// How long a tag may take.
+    pub(crate) fn set_patience(&self, patience: Duration) {
+        self.socket.set_read_timeout(Some(patience)).expect("a timeout");
+    }
+
+    /// The next tag: type, time, body; `None` at the response's end, an error if it breaks off or nothing comes.
+    pub(crate) fn next_tag(&mut self) -> std::io::Result<Option<(u8, u32, Vec<u8>)>> {
+        if !std::mem::replace(&mut self.started, true) {
+            let head = self.line_up_to(b"\r\n\r\n")?;
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        }
+        loop {
+            if self.body.starts_with(b"FLV") && self.body.len() >= 13 {
+                self.body.drain(..13);
+            }
+            if let [kind, a, b, c, t1, t2, t3, t0, _, _, _, rest @ ..] = &self.body[..] {
+                let size = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+                if rest.len() >= size + 4 {
+                    let tag = (*kind, u32::from_be_bytes([*t0, *t1, *t2, *t3]), rest[..size].to_vec());
+                    self.body.drain(..11 + size + 4);
+                    return Ok(Some(tag));
+                }
+            }
+            let size = self.line_up_to(b"\r\n")?;
+            let size = usize::from_str_radix(size.trim(), 16).expect("a chunk's size");
+            let mut chunk = vec![0; size + 2];
+            self.socket.read_exact(&mut chunk)?;
+            if size == 0 {
+                return Ok(None);
+            }
+            self.body.extend_from_slice(&chunk[..size]);
+        }
+    }
+
+    fn line_up_to(&mut self, end: &[u8]) -> std::io::Result<String> {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while !line.ends_with(end) {
+            self.socket.read_exact(&mut byte)?;
+            line.push(byte[0]);
+        }
+        Ok(String::from_utf8_lossy(&line).into_owned())
     }
 }
 
