@@ -15,12 +15,14 @@ mod events;
 mod flush;
 mod http;
 mod load;
+mod messages;
 mod moving;
 mod peer;
 mod publishing;
 mod report;
 mod settings;
 
+pub(super) use messages::{Publisher, ShardMessage};
 pub(super) use moving::{Moved, Taken};
 pub(super) use peer::CloseReason;
 
@@ -31,13 +33,13 @@ use crate::{
     config::{Listen, Service},
     control::{ClientId, hooks},
     net::{self, Ended, Notifier, Receiver, SendRing},
-    proto::{flv::Tag, rtmp::server::ServerSession},
+    proto::rtmp::server::ServerSession,
     shard::{
-        mesh::{Cargo, Mesh, ShardWaker},
-        relay::{Message, Received, Relay, StreamId},
+        mesh::{Mesh, ShardWaker},
+        relay::{Message, Relay, StreamId},
     },
     stats::{Rate, ShardStats},
-    stream, tls,
+    tls,
 };
 use budget::Budget;
 use load::Load;
@@ -50,7 +52,6 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::RawFd,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -58,45 +59,6 @@ use std::{
 const HOUSEKEEPING_MS: u64 = 1000;
 /// The same if a deadline is nearer.
 const HOUSEKEEPING_MS_MIN: u64 = 50;
-/// What crosses between shards besides tags.
-#[derive(Debug)]
-pub(crate) enum ShardMessage {
-    /// A publisher comes home.
-    Adopt(Box<Moved>),
-    /// A publisher that cannot move wants to publish.
-    Publish { key: String, settings: stream::Settings, publisher: Publisher, replace: bool },
-    /// The home's answer.
-    Published { home: usize, publisher: Publisher, stream: Option<StreamId> },
-    /// A tag of such a publisher.
-    Tag { stream: StreamId, publisher: Publisher, tag: Tag },
-    /// Its end.
-    Unpublish { stream: StreamId, publisher: Publisher },
-    /// To the shard of a publisher: it has to go.
-    Dismiss { publisher: Publisher, reason: CloseReason },
-}
-
-impl Cargo for ShardMessage {
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::Tag { tag, .. } => (stream::ENTRY_BYTES + tag.body.len()) as u64,
-            Self::Adopt(_)
-            | Self::Publish { .. }
-            | Self::Published { .. }
-            | Self::Unpublish { .. }
-            | Self::Dismiss { .. } => 0,
-        }
-    }
-}
-
-/// Who publishes a stream: one publish, and no other one of the same NetStream.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Publisher {
-    shard: usize,
-    connection: u64,
-    /// Never used twice on a shard.
-    publish: u64,
-}
-
 /// What a connection's task does next.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -325,89 +287,10 @@ impl ShardServer {
         arrived
     }
 
-    /// Takes in what other shards have sent, as far as the budget goes; what is left wakes the loop again.
-    fn receive_messages(&mut self, budget: &mut Budget) -> Vec<Moved> {
-        let mut arrived = Vec::new();
-        let mut changed = std::mem::take(&mut self.changed);
-        self.relay.drain_overflow();
-        loop {
-            let received = catch_unwind(AssertUnwindSafe(|| match self.relay.receive(&mut changed) {
-                Some(Received::Server(message)) => {
-                    self.receive_message(message, &mut changed, &mut arrived);
-                    true
-                }
-                Some(Received::Own) => true,
-                None => false,
-            }));
-            match received {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(_) => self.lose_stream(),
-            }
-            if budget.spend(1) {
-                self.wake();
-                break;
-            }
-        }
-        changed.append(&mut self.changed);
-        self.changed = changed;
-        arrived
-    }
-
     /// Has the shard's loop come round without sleep.
     fn wake(&mut self) {
         self.asleep_until_ms = 0;
         self.relay.wakers()[self.relay.me()].wake();
-    }
-
-    /// A panic over a stream's tag costs that stream: its publisher and those who play it here.
-    fn lose_stream(&mut self) {
-        self.stats.panics.add(1);
-        let Some(id) = self.relay.take_broken() else { return };
-        let Some(stream) = self.relay.stream(id) else { return };
-        tracing::error!(stream = %stream.key, "a panic over a tag of it: its publisher and players are closed");
-        let members: Vec<usize> = stream.replica.schedule.members().map(place).collect();
-        let publisher = stream.publisher;
-        for member in members {
-            self.with(member, |connection| connection.close(CloseReason::Panic));
-        }
-        if let Some(publisher) = publisher {
-            self.dismiss(publisher, CloseReason::Panic);
-        }
-    }
-
-    fn receive_message(&mut self, message: ShardMessage, changed: &mut Vec<StreamId>, arrived: &mut Vec<Moved>) {
-        let publishes = |relay: &Relay<Publisher, ShardMessage>, stream, publisher| {
-            relay.stream(stream).is_some_and(|stream| stream.publisher == Some(publisher))
-        };
-        match message {
-            ShardMessage::Adopt(moved) => arrived.push(*moved),
-            ShardMessage::Publish { key, settings, publisher, replace } => {
-                if replace {
-                    self.oust(&key, None);
-                }
-                let stream = self.relay.publish(&key, settings, publisher).ok();
-                changed.extend(stream);
-                let home = self.relay.me();
-                self.relay.send(publisher.shard, ShardMessage::Published { home, publisher, stream });
-            }
-            ShardMessage::Published { home, publisher, stream } => self.published(home, publisher, stream),
-            ShardMessage::Tag { stream, publisher, tag } => {
-                if publishes(&self.relay, stream, publisher) {
-                    self.relay.ingest(stream, tag, self.shared.now_ms());
-                    if changed.last() != Some(&stream) {
-                        changed.push(stream);
-                    }
-                }
-            }
-            ShardMessage::Unpublish { stream, publisher } => {
-                if publishes(&self.relay, stream, publisher) {
-                    changed.push(stream);
-                    self.relay.unpublish(stream);
-                }
-            }
-            ShardMessage::Dismiss { publisher, reason } => self.dismiss(publisher, reason),
-        }
     }
 
     /// Ends whatever a connection publishes and plays.
