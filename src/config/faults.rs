@@ -6,6 +6,10 @@ use super::{
 };
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::fmt;
+use strsim::osa_distance;
+
+/// As much of an unknown name as is compared with the known ones: the file decides how long it is.
+const NAME_CHARS_MAX: usize = 64;
 
 /// One thing that is wrong, and where.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -104,27 +108,7 @@ impl std::error::Error for Faults {}
 
 /// The known name that `name` most likely means.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let near = known.into_iter().map(|candidate| (edits(name, candidate), candidate)).min()?;
+    let name: String = name.chars().take(NAME_CHARS_MAX).collect();
+    let near = known.into_iter().map(|candidate| (osa_distance(&name, candidate), candidate)).min()?;
     (near.0 <= 1 + name.len() / 4).then_some(near.1)
-}
-
-/// Insertions, deletions, replacements and swaps of neighbours between two words.
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-                let mut best = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                    best = best.min(rows[i - 2][j - 2] + 1);
-                }
-                best
-            };
-        }
-    }
-    rows[a.len()][b.len()]
 }

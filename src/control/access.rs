@@ -1,10 +1,13 @@
 //! Signed URLs, and the ids by which clients and streams are known outside.
 
-use crate::config::{Action, SignedUrl};
+use crate::{
+    config::{Action, SignedUrl},
+    proto::http::query_value,
+};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::{
-    fmt::{self, Write},
+    fmt,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -40,12 +43,11 @@ pub fn check_signature(
     if !needed {
         return Ok(());
     }
-    let value = |name: &str| {
-        param.trim_start_matches('?').split('&').find_map(|item| item.strip_prefix(name)?.strip_prefix('='))
+    let (Some(expires), Some(sign)) = (query_value(param, "expires"), query_value(param, "sign")) else {
+        return Err(SignatureError::Missing);
     };
-    let (Some(expires), Some(sign)) = (value("expires"), value("sign")) else { return Err(SignatureError::Missing) };
-    let given = from_hex(sign).ok_or(SignatureError::Wrong)?;
-    let mac = mac(&signed.key, action, app, stream, expires).ok_or(SignatureError::Wrong)?;
+    let given = hex::decode(sign).map_err(|_| SignatureError::Wrong)?;
+    let mac = mac(&signed.key, action, app, stream, &expires).ok_or(SignatureError::Wrong)?;
     // Takes the same time whatever differs.
     mac.verify_slice(&given).map_err(|_| SignatureError::Wrong)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -56,12 +58,6 @@ fn mac(key: &str, action: Action, app: &str, stream: &str, expires: &str) -> Opt
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).ok()?;
     mac.update(format!("{} /{app}/{stream} {expires}", action.name()).as_bytes());
     Some(mac)
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pairs = text.as_bytes().chunks(2);
-    pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
 }
 
 /// Where a client came in: the shard, and its place there. It keeps its id when it moves.
@@ -92,10 +88,7 @@ impl ClientId {
 /// The id of a stream or vhost: the same as long as its name is.
 pub fn stable_id(name: &str) -> String {
     use sha2::Digest;
-    let mut id = String::from("vid-");
-    // A string takes whatever is written.
-    Sha256::digest(name.as_bytes()).iter().take(5).for_each(|byte| _ = write!(id, "{byte:02x}"));
-    id
+    format!("vid-{}", hex::encode(&Sha256::digest(name.as_bytes())[..5]))
 }
 
 #[cfg(test)]
@@ -103,8 +96,7 @@ mod tests {
     use super::*;
 
     fn sign(key: &str, action: Action, expires: &str) -> String {
-        let bytes = mac(key, action, "live", "s", expires).unwrap().finalize().into_bytes();
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(mac(key, action, "live", "s", expires).unwrap().finalize().into_bytes())
     }
 
     #[test]

@@ -10,16 +10,16 @@ use http_body_util::Full;
 use hyper::{Method, Response, StatusCode, header, header::HeaderValue, http::request::Parts};
 use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
+use std::path::Path;
 
-/// Path, content type, content.
-const FILES: &[(&str, &str, &[u8])] = &[
-    ("/", "text/html; charset=utf-8", include_bytes!("page/index.html")),
-    ("/page/style.css", "text/css; charset=utf-8", include_bytes!("page/style.css")),
-    ("/page/app.js", "text/javascript; charset=utf-8", include_bytes!("page/app.js")),
-    ("/page/charts.js", "text/javascript; charset=utf-8", include_bytes!("page/charts.js")),
-    ("/page/player.js", "text/javascript; charset=utf-8", include_bytes!("page/player.js")),
-    ("/page/mpegts.js", "text/javascript; charset=utf-8", include_bytes!(concat!(env!("OUT_DIR"), "/mpegts.js"))),
+/// Path, content.
+const FILES: &[(&str, &[u8])] = &[
+    ("/index.html", include_bytes!("page/index.html")),
+    ("/page/style.css", include_bytes!("page/style.css")),
+    ("/page/app.js", include_bytes!("page/app.js")),
+    ("/page/charts.js", include_bytes!("page/charts.js")),
+    ("/page/player.js", include_bytes!("page/player.js")),
+    ("/page/mpegts.js", include_bytes!(concat!(env!("OUT_DIR"), "/mpegts.js"))),
 ];
 
 /// What the page may load: itself, and streams from wherever they are.
@@ -36,8 +36,9 @@ pub(super) fn respond(head: &Parts, server: &HttpServer) -> Reply {
     }
     let path = head.uri.path();
     let embedded = || {
-        let page = if matches!(path, "/index.html" | "/page/" | "/page") { "/" } else { path };
-        FILES.iter().find(|(known, ..)| *known == page).map(|(_, kind, content)| (*kind, Bytes::from_static(content)))
+        let page = if matches!(path, "/" | "/page/" | "/page") { "/index.html" } else { path };
+        let (path, content) = FILES.iter().find(|(known, _)| *known == page)?;
+        Some((files::content_type(Path::new(path)), Bytes::from_static(content)))
     };
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     let own = files::read(&server.dir, &decoded);
@@ -55,14 +56,15 @@ pub(super) fn respond(head: &Parts, server: &HttpServer) -> Reply {
     let mut reply = if unchanged { text(StatusCode::NOT_MODIFIED, "") } else { Response::new(Full::new(content)) };
     let headers = reply.headers_mut();
     headers.insert(header::SERVER, HeaderValue::from_static("corecast"));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if is_ours {
         headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     }
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        headers.insert(header::ETAG, tag);
+    for (name, value) in [(header::CONTENT_TYPE, &*content_type), (header::ETAG, &*tag)] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
     }
     reply
 }
@@ -75,9 +77,5 @@ fn text(status: StatusCode, text: &'static str) -> Reply {
 }
 
 fn entity_tag(content: &[u8]) -> String {
-    let mut tag = String::from("\"");
-    // A string takes whatever is written.
-    Sha256::digest(content).iter().take(8).for_each(|byte| _ = write!(tag, "{byte:02x}"));
-    tag.push('"');
-    tag
+    format!("\"{}\"", hex::encode(&Sha256::digest(content)[..8]))
 }

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 use std::{
+    borrow::Cow,
+    ffi::OsStr,
     fs,
     io::Read,
     path::{Component, Path},
@@ -11,7 +13,7 @@ use std::{
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// A file under `dir` by a request's decoded path, a directory's being its `index.html`; `None` if there is none.
-pub(super) fn read(dir: &Path, path: &str) -> Option<(&'static str, Bytes)> {
+pub(super) fn read(dir: &Path, path: &str) -> Option<(Cow<'static, str>, Bytes)> {
     let relative = Path::new(path.trim_start_matches('/'));
     // The head was refused if a level could lead out of it; what is hidden stays so.
     let plain =
@@ -34,27 +36,17 @@ pub(super) fn read(dir: &Path, path: &str) -> Option<(&'static str, Bytes)> {
     Some((content_type(&file), content.into()))
 }
 
-fn content_type(file: &Path) -> &'static str {
-    match file.extension().and_then(|extension| extension.to_str()).unwrap_or_default() {
-        "html" | "htm" => "text/html; charset=utf-8",
-        "css" => "text/css; charset=utf-8",
-        "js" | "mjs" => "text/javascript; charset=utf-8",
-        "json" => "application/json",
-        "txt" => "text/plain; charset=utf-8",
-        "xml" => "text/xml; charset=utf-8",
-        "svg" => "image/svg+xml",
-        "png" => "image/png",
-        "jpg" | "jpeg" => "image/jpeg",
-        "gif" => "image/gif",
-        "ico" => "image/x-icon",
-        "webp" => "image/webp",
-        "wasm" => "application/wasm",
-        "mp4" => "video/mp4",
-        "flv" => "video/x-flv",
+/// The type of a file by its name.
+pub(super) fn content_type(file: &Path) -> Cow<'static, str> {
+    let extension = file.extension().and_then(OsStr::to_str).unwrap_or_default();
+    let kind = match extension {
+        // What HLS calls them (RFC 8216 §4), not what the table has.
         "ts" => "video/mp2t",
         "m3u8" => "application/vnd.apple.mpegurl",
-        _ => "application/octet-stream",
-    }
+        "mjs" => "text/javascript",
+        _ => mime_guess::from_ext(extension).first_raw().unwrap_or("application/octet-stream"),
+    };
+    if kind.starts_with("text/") { format!("{kind}; charset=utf-8").into() } else { kind.into() }
 }
 
 #[cfg(test)]
@@ -77,6 +69,24 @@ mod tests {
         );
         for path in ["/", "/b.txt", "/../secret", "/sub/../../secret", "/.hidden", "/./a.txt/x", "//etc/passwd"] {
             assert_eq!(found(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn types_are_those_of_the_web() {
+        let kinds = [
+            ("index.html", "text/html; charset=utf-8"),
+            ("a.mjs", "text/javascript; charset=utf-8"),
+            ("a.wasm", "application/wasm"),
+            ("a.svg", "image/svg+xml"),
+            ("a.flv", "video/x-flv"),
+            ("a.ts", "video/mp2t"),
+            ("a.m3u8", "application/vnd.apple.mpegurl"),
+            ("a.mpd", "application/dash+xml"),
+            ("README", "application/octet-stream"),
+        ];
+        for (name, kind) in kinds {
+            assert_eq!(content_type(Path::new(name)), kind, "{name}");
         }
     }
 }

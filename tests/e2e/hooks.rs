@@ -269,8 +269,7 @@ fn signed_urls_let_in() {
     let sign = |action: &str, expires: u64| {
         let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"secret").expect("a key");
         mac.update(format!("{action} /live/s {expires}").as_bytes());
-        let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("s?expires={expires}&sign={hex}")
+        format!("s?expires={expires}&sign={}", hex::encode(mac.finalize().into_bytes()))
     };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs();
     let _live = Live::start(web.server.address(), "live", &sign("publish", now + 60), 20, 25, 0);

@@ -128,8 +128,8 @@ impl Head {
 impl Head {
     /// The host name that picks the vhost: the query's `vhost` or `domain`, else Host.
     pub fn vhost(&self) -> String {
-        let named = query_value(&self.query, "vhost").or_else(|| query_value(&self.query, "domain"));
-        named.unwrap_or_else(|| self.host.clone())
+        let mut named = ["vhost", "domain"].into_iter().filter_map(|name| query_value(&self.query, name));
+        named.find(|vhost| !vhost.is_empty()).unwrap_or_else(|| self.host.clone())
     }
 
     /// Whether it could ask for a live stream: GET or HEAD without a body.
@@ -216,10 +216,8 @@ fn split_target(target: &str) -> Result<(String, String), HeadError> {
 
 /// The value of `name` in a query, decoded; the first one if there are several.
 pub fn query_value(query: &str, name: &str) -> Option<String> {
-    let items = query.trim_start_matches('?').split('&').filter_map(|item| item.split_once('='));
-    let mut values = items.filter(|(key, _)| *key == name);
-    let (_, value) = values.next()?;
-    Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
+    let mut items = form_urlencoded::parse(query.trim_start_matches('?').as_bytes());
+    items.find_map(|(key, value)| (key == name).then(|| value.into_owned()))
 }
 
 /// An `http://`, `https://`, `ws://` or `wss://` URL, as a client takes it.
