@@ -35,8 +35,22 @@ const GLOMMIO: &[&str] = &[
     "bench/",
 ];
 const LINES_MAX: usize = 500;
-const TOP_LEVEL: &[&str] =
-    &["Cargo.lock", "Cargo.toml", "LICENSE", "README.md", "bench", "conf", "scripts", "src", "tests"];
+const TOP_LEVEL: &[&str] = &[
+    ".ci",
+    ".clippy.toml",
+    ".dockerignore",
+    ".gitignore",
+    ".rustfmt.toml",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "bench",
+    "conf",
+    "scripts",
+    "src",
+    "tests",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -128,10 +142,25 @@ fn files_are_small_and_bare_allows_absent() {
 #[test]
 fn the_top_level_is_as_it_should_be() {
     let mut top: Vec<String> = tracked().iter().filter_map(|path| path.split('/').next().map(str::to_owned)).collect();
-    top.retain(|name| !name.starts_with('.'));
     top.sort();
     top.dedup();
     assert_eq!(top, TOP_LEVEL);
+    // What tools leave behind they hide, and mostly at the top.
+    let hidden: Vec<String> = tracked().into_iter().filter(|path| path.contains("/.")).collect();
+    assert_eq!(hidden, Vec::<String>::new());
+}
+
+/// A machine's mirror of the registry is nobody else's.
+#[test]
+fn crates_come_from_the_registry_that_everybody_has() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock");
+    for source in lock.lines().filter_map(|line| line.strip_prefix("source = ")) {
+        assert_eq!(source, "\"registry+https://github.com/rust-lang/crates.io-index\"");
+    }
+    for page in ["src/control/page", "tests/page"] {
+        let lock = fs::read_to_string(root().join(page).join("package-lock.json")).expect("package-lock.json");
+        assert!(!lock.contains("\"resolved\""), "{page}: npm's default registry, and the hash, say what it is");
+    }
 }
 
 #[test]
