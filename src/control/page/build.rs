@@ -40,10 +40,15 @@ fn fetch(source: &Path, out: &Path) -> Result<String, String> {
     if !npm.status.success() {
         return Err(format!("npm ci failed: {}", String::from_utf8_lossy(&npm.stderr).replace('\n', " ")));
     }
-    let file = out.join("node_modules/mpegts.js/dist/mpegts.js");
-    let library = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let read = |file: &str| {
+        let file = out.join("node_modules").join(file);
+        fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))
+    };
+    let library = read("mpegts.js/dist/mpegts.js")?;
+    // Whoever passes it on passes its licences on, and browsers get it from here.
+    let licences = format!("{}\n{}", read("mpegts.js/LICENSE")?, read("es6-promise/LICENSE")?).replace("*/", "");
     // It hands itself over in CommonJS's way.
     Ok(format!(
-        "const module = {{ exports: {{}} }}; const exports = module.exports;\n{library}\nexport default module.exports;\n"
+        "/*\n{licences}\n*/\nconst module = {{ exports: {{}} }}; const exports = module.exports;\n{library}\nexport default module.exports;\n"
     ))
 }
