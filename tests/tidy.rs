@@ -48,6 +48,7 @@ const TOP_LEVEL: &[&str] = &[
     "bench",
     "conf",
     "deny.toml",
+    "fuzz",
     "scripts",
     "src",
     "tests",
@@ -206,7 +207,7 @@ fn scripts_parse_and_help() {
         let parsed = Command::new("bash").arg("-n").arg(root().join(&script)).output().expect("bash");
         assert!(parsed.status.success(), "{script}: {}", String::from_utf8_lossy(&parsed.stderr));
     }
-    for script in ["scripts/bench", "scripts/notices", "scripts/tune"] {
+    for script in ["scripts/bench", "scripts/fuzz", "scripts/notices", "scripts/tune"] {
         let help = Command::new(root().join(script)).arg("--help").output().expect("the script");
         assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("usage:"), "{script}");
     }
