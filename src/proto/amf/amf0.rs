@@ -225,6 +225,18 @@ mod tests {
         assert_eq!(decode_all(&[0x05].repeat(1001)), Err(AmfError::TooManyValues));
     }
 
+    /// What is not UTF-8 takes no more than it had, and a key of it no more than a key may have.
+    #[test]
+    fn broken_text_does_not_grow() {
+        let long = [&[0x0C, 0, 1, 0, 0][..], &[0xE9; 65_536]].concat();
+        let values = decode_all(&long).unwrap();
+        assert_eq!(values[0].as_str().map(str::len), Some(65_536));
+        let key = [&[0x03, 0xFF, 0xFF][..], &[0xE9; 65_535], &[0x05, 0, 0, 9]].concat();
+        let object = decode_all(&key).unwrap();
+        assert_eq!(decode_all(&encode_all(&object)), Ok(object));
+        assert_eq!(decode_all(b"\x02\0\x04caf\xE9"), Ok(vec![Value::string("caf?")]));
+    }
+
     proptest::proptest! {
         /// No input panics.
         #[test]

@@ -137,8 +137,18 @@ impl<'a> Input<'a> {
         Ok(f64::from_be_bytes(self.array()?))
     }
 
-    /// Text of `len` bytes; what is not UTF-8 is replaced, since old encoders send their code page.
+    /// Text of `len` bytes; what is not UTF-8 is replaced, since old encoders send their code page. The
+    /// replacement is one byte, so that a text takes no more than has come.
     fn text(&mut self, len: usize) -> Result<Arc<str>, AmfError> {
-        Ok(Arc::from(String::from_utf8_lossy(self.take(len)?)))
+        let bytes = self.take(len)?;
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            return Ok(Arc::from(text));
+        }
+        let mut text = String::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            text.push_str(chunk.valid());
+            text.extend((!chunk.invalid().is_empty()).then_some('?'));
+        }
+        Ok(Arc::from(text))
     }
 }
