@@ -61,7 +61,8 @@ pub(super) fn inspect_audio(packet_type: u8, rest: &[u8]) -> TagInfo {
 pub(super) fn sequence_start(first: u8, rest: &[u8]) -> Option<([u8; 4], &[u8])> {
     let (packet_type, rest) = skip_mod_ex(first & 0x0F, rest)?;
     let (fourcc, data) = rest.split_first_chunk::<4>()?;
-    (packet_type == packet_type::SEQUENCE_START).then_some((*fourcc, data))
+    let is_command = first >> 4 & 0x07 == FRAME_TYPE_COMMAND;
+    (packet_type == packet_type::SEQUENCE_START && !is_command).then_some((*fourcc, data))
 }
 
 fn slot(head: &Head) -> Class {

@@ -366,6 +366,8 @@ mod tests {
             b"\x91hvc1\0\0\0",
             b"\x12\0\0\0\0",
             b"\x90av01",
+            // A command frame is no header, whatever stands in it.
+            b"\xD0av01\x81\x05\x0C\0",
         ] {
             assert_eq!(read_sequence_header(body, true), Ok(None), "{body:?}");
         }
