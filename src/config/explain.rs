@@ -27,6 +27,13 @@ pub(super) enum Line {
     Close,
 }
 
+impl Line {
+    /// Whether it is the value of a directive called `name`.
+    pub(super) fn is_of(&self, name: &str) -> bool {
+        matches!(self, Self::Value { known, .. } if known.name == name)
+    }
+}
+
 /// The effective configuration; displays as a configuration whose comments say where values come from.
 #[derive(Clone, Debug, Default)]
 pub struct Explanation(pub(super) Vec<Line>);
@@ -114,23 +121,26 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// A directive's value as it may stand in a file; a secret does not.
+/// A directive's value as it may stand in a file; a secret does not. Lists have each word as it may stand already.
 fn shown(known: &Known, text: &str) -> String {
-    if text.is_empty() {
-        String::new()
-    } else if matches!(known.values, Values::Secret(_)) {
-        "******".to_owned()
-    } else if matches!(known.values, Values::Text(_)) && text.contains(char::is_whitespace) {
-        format!("{text:?}")
-    } else {
-        quoted(text)
+    match known.values {
+        _ if text.is_empty() => String::new(),
+        Values::Secret(_) => "******".to_owned(),
+        Values::Addresses | Values::Urls | Values::Rules => text.to_owned(),
+        Values::Flag
+        | Values::Number(..)
+        | Values::NumberOrAuto(..)
+        | Values::Decimal(..)
+        | Values::Word(_)
+        | Values::Path
+        | Values::Text(_) => quoted(text),
     }
 }
 
-/// A value as it may stand in a file.
+/// A word as it may stand in a file.
 pub(super) fn quoted(text: &str) -> String {
-    let plain = !text.is_empty() && !text.contains(|c: char| ";{}\"'#".contains(c));
-    if plain { text.to_owned() } else { format!("{text:?}") }
+    let plain = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || ";{}\"'#".contains(c));
+    if plain { text.to_owned() } else { format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\"")) }
 }
 
 /// `conf/full.conf`: every directive with its values, default, variables and effect.

@@ -112,6 +112,11 @@ fn load_rtmp(
     let (inner_size, inner_word) = section.number_or("chunk_size", &chunk_size.0.to_string());
     section.finish();
     loader.explained.push(Line::Close);
+    if chunk_size.1.is_none() && inner_word.is_some() {
+        // What is in effect stands in one place: written down, both would contradict each other.
+        let outer = loader.explained.iter().position(|line| line.is_of("chunk_size"));
+        outer.map(|at| loader.explained.remove(at));
+    }
     let endpoints = |list: &[(Listen, Word)]| list.iter().map(|(listen, _)| *listen).collect::<Vec<_>>();
     let twice = |name: &str| format!("`{name}` is set at the top level too, and differs");
     if listen.is_empty() {
@@ -188,10 +193,7 @@ fn load_vhosts(loader: &mut Loader, blocks: &[Directive], chunk_size: u32) -> Ve
 
 fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk_size: u32) -> Vhost {
     let forwards = directives.iter().any(|directive| directive.name.text == "forward");
-    loader.explained.push(Line::Open(format!(
-        "vhost {}",
-        if name.contains(char::is_whitespace) { format!("{name:?}") } else { quoted(name) }
-    )));
+    loader.explained.push(Line::Open(format!("vhost {}", quoted(name))));
     let mut section = Section::new(Block::Vhost, directives, loader);
     let enabled = section.flag("enabled");
     let min_latency = section.flag("min_latency");

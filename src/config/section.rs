@@ -4,7 +4,7 @@
 use super::{
     Listen, Service,
     directives::{Block, KNOWN, Known, NOT_YET, Values, known},
-    explain::{Line, Origin},
+    explain::{Line, Origin, quoted},
     faults::{Fault, nearest},
     source::{Place, Sources},
     syntax::{Directive, Word},
@@ -247,7 +247,7 @@ impl<'l> Section<'l> {
 
     /// Says what is in effect of a directive with several words, and where that comes from.
     fn explain(&mut self, known: &'static Known, directive: &Directive) {
-        let texts: Vec<&str> = directive.arguments.iter().map(|word| word.text.as_str()).collect();
+        let texts: Vec<String> = directive.arguments.iter().map(|word| quoted(&word.text)).collect();
         let origin = match known.variables().contains(&directive.name.text) {
             true => Origin::Variable(directive.name.text.clone()),
             false => Origin::Line(self.loader.sources.line_of(&directive.name.place)),

@@ -143,6 +143,17 @@ fn an_explanation_is_a_configuration() {
     let again = load(&first.explanation.to_string(), &[]);
     assert_eq!(first.config.vhosts, again.config.vhosts);
     assert!(again.explanation.changes_since(&first.explanation).is_empty());
+    // Words that a file has in quotes: spaces, signs of the syntax, quotes, line ends.
+    let odd = "listen 1; srs_log_file '/a b;c'; vhost \"d'\\\"\n;\" { http_hooks { on_play 'http://h/a;b' http://h/c; enabled on; } }";
+    let first = load(odd, &[]);
+    let again = load(&first.explanation.to_string(), &[]);
+    assert_eq!((&first.config.vhosts, &first.config.log), (&again.config.vhosts, &again.config.log));
+    assert!(again.explanation.changes_since(&first.explanation).is_empty());
+    let inner = load("rtmp { listen 1935; chunk_size 4096; }", &[]);
+    let again = load(&inner.explanation.to_string(), &[]);
+    assert_eq!(inner.config.vhosts, again.config.vhosts);
+    assert!(again.explanation.changes_since(&inner.explanation).is_empty());
+    let first = load(text, &[]);
     let changed = load(&text.replace("auto", "100").replace("1936", "1937"), &[]);
     let changes: Vec<String> = changed
         .explanation
