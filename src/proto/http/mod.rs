@@ -103,9 +103,9 @@ impl Head {
         let host = fields.host(is_http11)?;
         let body = fields.body()?;
         let (path, query) = split_target(target)?;
-        let connection = fields.list("connection");
-        let keep_alive = if is_http11 { !connection.contains("close") } else { connection.contains("keep-alive") };
-        let upgrades = connection.contains("upgrade") && fields.list("upgrade").contains("websocket");
+        let says = |word| fields.has("connection", word);
+        let keep_alive = if is_http11 { !says("close") } else { says("keep-alive") };
+        let upgrades = says("upgrade") && fields.has("upgrade", "websocket");
         // No other version has ever been one (RFC 6455 §4.1).
         let is_13 = fields.one("sec-websocket-version") == Some("13");
         let key = fields.one("sec-websocket-key").filter(|_| is_http11 && upgrades && is_13);
@@ -160,9 +160,10 @@ impl Fields<'_> {
         std::str::from_utf8(self.all(name).next()?).ok().map(str::trim)
     }
 
-    /// All values of a list, in lower case.
-    fn list(&self, name: &str) -> String {
-        self.all(name).map(|value| String::from_utf8_lossy(value).to_lowercase()).collect::<Vec<_>>().join(",")
+    /// Whether a list has a word (RFC 9110 §5.6.1), in whatever case.
+    fn has(&self, name: &str, word: &str) -> bool {
+        let mut words = self.all(name).flat_map(|value| value.split(|byte| *byte == b','));
+        words.any(|item| item.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
     }
 
     fn host(&self, required: bool) -> Result<String, HeadError> {
@@ -189,7 +190,9 @@ impl Fields<'_> {
                 let digits = self.one("content-length").filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
                 digits.and_then(|digits| digits.parse().ok()).map(Body::Length).ok_or(HeadError::Length)
             }
-            (1, 0) if self.list("transfer-encoding").trim() == "chunked" => Ok(Body::Chunked),
+            (1, 0) if self.one("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) => {
+                Ok(Body::Chunked)
+            }
             (1, 0) => Err(HeadError::Coding),
             _ => Err(HeadError::Length),
         }
@@ -295,6 +298,19 @@ mod tests {
             !good("GET / HTTP/1.0\r\n\r\n").keep_alive
                 && !good("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").keep_alive
         );
+    }
+
+    /// A word of a list is all that stands between two commas.
+    #[test]
+    fn lists_are_of_words() {
+        let keeps = |connection: &str| {
+            good(&format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: {connection}\r\n\r\n")).keep_alive
+        };
+        assert!(keeps("x-close") && keeps("closed, upgrade") && keeps("") && keeps("\u{e9}"));
+        assert!(!keeps("close") && !keeps("upgrade ,\tCLOSE"));
+        let upgrades = "Upgrade: websocket-2\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: k==";
+        let head = good(&format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\n{upgrades}\r\n\r\n"));
+        assert_eq!(head.websocket_key, None);
     }
 
     #[test]
