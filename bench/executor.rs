@@ -7,7 +7,7 @@ use crate::{
     scenario::{Players, Scenario},
 };
 use anyhow::Context;
-use corecast::{cores, net::KeepAwake, proto::flv::Tag};
+use corecast::{cores, proto::flv::Tag};
 use crossbeam_channel::{Receiver as Channel, Sender};
 use glommio::{spawn_local, timer::Timer};
 use hdrhistogram::Histogram;
@@ -199,7 +199,6 @@ pub(crate) struct Group {
 }
 
 async fn serve(plan: Arc<Plan>, part: usize, asked: Channel<Ask>, answer: Sender<Answer>) {
-    let Ok(_awake) = KeepAwake::start() else { return };
     let load = Rc::new(Load::new(plan, part));
     spawn_local(publisher::run(Rc::clone(&load))).detach();
     let mut late = Metrics::default().latency;

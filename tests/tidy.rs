@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["tls"]),
     ("tls", &[]),
     ("stats", &[]),
-    ("cores", &[]),
+    ("cores", &["net"]),
     ("stream", &["proto", "stats"]),
     ("shard", &["stream", "proto", "stats"]),
     ("control", &["proto", "net", "config", "tls", "stats", "cores"]),

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     config::Service,
     cores,
-    net::{KeepAwake, Receiver},
+    net::Receiver,
     proto::http::{Head, plain_response},
 };
 use async_channel::Sender;
@@ -44,7 +44,6 @@ pub const CONNECTIONS_MAX: usize = 256;
 pub fn start(server: impl Server) -> std::io::Result<Sender<Handed>> {
     let (give, take) = async_channel::bounded::<Handed>(CONNECTIONS_MAX);
     let main = move || async move {
-        let _awake = KeepAwake::start();
         let plane =
             Rc::new(Plane { api: api::Api::new(Box::new(server)), connections: Cell::new(0), next: Cell::new(0) });
         while let Ok(handed) = take.recv().await {

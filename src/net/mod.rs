@@ -10,7 +10,7 @@ mod send_ring;
 mod socket;
 
 pub use cpu_time::thread_cpu_time;
-pub use keep_awake::{INTERVAL as KEEP_AWAKE_INTERVAL, KeepAwake};
+pub use keep_awake::KeepAwake;
 pub use ktls::has_ktls;
 pub(crate) use ktls::{offload, prepare};
 pub use listen::{Acceptor, BACKLOG, ListenError, Listeners};

@@ -20,7 +20,7 @@ use crate::{
     config::{Config, Listen, Service},
     control::{Call, Handed, hooks::Hooks},
     cores,
-    net::{self, KeepAwake, ListenError, Listeners},
+    net::{self, ListenError, Listeners},
     shard::mesh::{self, ShardWaker},
     stats::ShardStats,
 };
@@ -299,9 +299,8 @@ async fn run_shard(
     obeys: Receiver<Control>,
 ) {
     let shard = watch.shard;
-    let started = KeepAwake::start().and_then(|awake| Ok((awake, ShardServer::new(Arc::clone(&shared), mesh, stats)?)));
-    match started {
-        Ok((_awake, server)) => {
+    match ShardServer::new(shared, mesh, stats) {
+        Ok(server) => {
             drop(watch.tell.send(ShardEnd::Started));
             connection::run_shard(server, obeys).await;
         }
