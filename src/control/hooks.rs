@@ -3,6 +3,7 @@
 //! A shard hands an event over and goes on; who asked waits without holding anything up. What hangs is bounded
 //! on all sides: the time of an answer, the calls of one URL at once, the threads, the events that wait.
 
+use crate::net::CpuMask;
 use async_channel::{Receiver, Sender};
 use rustls::crypto::aws_lc_rs;
 use serde_json::{Map, Value};
@@ -76,9 +77,11 @@ struct Pool {
     state: Mutex<State>,
     changed: Condvar,
     agent: ureq::Agent,
+    /// Where its threads may run: a shard that starts one is pinned.
+    cpus: Option<CpuMask>,
 }
 
-/// Calls hooks. Clones share everything.
+/// Calls hooks, on the CPUs of the thread that made it. Clones share everything.
 #[derive(Clone)]
 pub struct Hooks(Arc<Pool>);
 
@@ -100,7 +103,12 @@ impl Default for Hooks {
             .max_idle_connections(0)
             .proxy(None)
             .user_agent(concat!("corecast/", env!("CARGO_PKG_VERSION")));
-        Self(Arc::new(Pool { state: Mutex::default(), changed: Condvar::new(), agent: config.build().into() }))
+        Self(Arc::new(Pool {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            agent: config.build().into(),
+            cpus: CpuMask::of_this_thread(),
+        }))
     }
 }
 
@@ -148,6 +156,9 @@ impl Pool {
     }
 
     fn work(&self) {
+        if let Some(cpus) = &self.cpus {
+            cpus.apply();
+        }
         let mut state = self.lock();
         loop {
             if let Some((url, job)) = state.next_job() {

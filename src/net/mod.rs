@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "system calls and buffers lent to the kernel; every block says why it is sound")]
 
+mod cpu_mask;
 mod cpu_time;
 mod keep_awake;
 mod ktls;
@@ -9,6 +10,7 @@ mod listen;
 mod send_ring;
 mod socket;
 
+pub use cpu_mask::CpuMask;
 pub use cpu_time::thread_cpu_time;
 pub use keep_awake::KeepAwake;
 pub use ktls::has_ktls;

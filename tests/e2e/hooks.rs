@@ -4,7 +4,7 @@ use crate::{
     live::Live,
     media::{Running, avc_aac, bounded, have},
     peer::{Peer, connected},
-    server::{Server, eventually},
+    server::{Server, eventually, field},
     web::{Web, get},
 };
 use hmac::{Hmac, KeyInit, Mac};
@@ -168,6 +168,24 @@ fn hooks_refuse_connects_publishes_and_plays() {
     assert_eq!(get(web.http(), "/live/s.flv?token=bad").status, 403);
     Peer::play(web.server.address(), "live", "s?token=good").expect_frames(5);
     assert!(get(web.exporter(), "/metrics").text().contains("corecast_refusals_total{reason=\"hook\"} 4"));
+}
+
+/// Only the shards are pinned: whatever a shard starts, such as a hook's thread, runs wherever the process may.
+#[test]
+fn only_shards_are_pinned() {
+    let hook = Hook::start(|_| Some("0".to_owned()));
+    let web = Web::start(&format!("http_remux {{ enabled on; }} {}", section(&hook, "")));
+    let peers: Vec<Peer> = (0..8).map(|_| Peer::connect(web.server.address(), "live")).collect();
+    assert_eq!(get(web.exporter(), "/metrics").status, 200);
+    let own = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let threads = web.server.threads();
+    for name in ["hook", "control", "keep-awake", "shard"] {
+        assert!(threads.iter().any(|(thread, _)| thread.starts_with(name)), "{name}: {threads:?}");
+    }
+    for (name, mask) in threads.iter().filter(|(name, _)| !name.starts_with("shard-")) {
+        assert_eq!(Some(mask.as_str()), field(&own, "Cpus_allowed_list:"), "{name}: {threads:?}");
+    }
+    drop(peers);
 }
 
 /// A hook server that hangs: its own vhost's publishers are refused after the timeout, or let in; everybody

@@ -106,14 +106,8 @@ fn a8_the_cpu_mask_is_obeyed() {
 
 /// The different CPU masks of the shards' threads.
 fn shard_masks(server: &Server) -> Vec<String> {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).expect("/proc");
-    let mask = |status: String| {
-        let field =
-            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned());
-        field("Name:")?.starts_with("shard-").then(|| field("Cpus_allowed_list:"))?
-    };
-    let mut masks: Vec<String> =
-        tasks.filter_map(|task| mask(std::fs::read_to_string(task.ok()?.path().join("status")).ok()?)).collect();
+    let shards = server.threads().into_iter().filter(|(name, _)| name.starts_with("shard-"));
+    let mut masks: Vec<String> = shards.map(|(_, mask)| mask).collect();
     masks.sort();
     masks.dedup();
     masks

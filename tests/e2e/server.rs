@@ -25,6 +25,11 @@ pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>
     }
 }
 
+/// A field of a `status` in `/proc`.
+pub(crate) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
 /// A running server; it is stopped when dropped.
 pub(crate) struct Server {
     child: Child,
@@ -153,8 +158,19 @@ impl Server {
 
     fn status_kib(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("/proc");
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of it");
-        line.trim().trim_end_matches("kB").trim().parse().expect("a number")
+        let line = field(&status, name).expect("a line of it");
+        line.trim_end_matches("kB").trim().parse().expect("a number")
+    }
+
+    /// The names of its threads, and the CPUs that each may run on.
+    pub(crate) fn threads(&self) -> Vec<(String, String)> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("/proc");
+        let status = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+        status
+            .filter_map(|text| {
+                Some((field(&text, "Name:")?.to_owned(), field(&text, "Cpus_allowed_list:")?.to_owned()))
+            })
+            .collect()
     }
 
     /// Begins to watch its memory.
