@@ -277,46 +277,31 @@ impl ChunkReader {
             *input = &input[head.bytes..];
             return self.open(&head).map(Some);
         }
-        // A header is at most 18 bytes, so this loop is short.
-        while let Some((&byte, rest)) = input.split_first() {
-            self.head[self.head_len] = byte;
-            self.head_len += 1;
+        // A header is at most 18 bytes, so this loop is short. What was read to look ahead may be a whole one.
+        loop {
             let gathered = self.head;
             if let Some(head) = self.parse(&gathered[..self.head_len])? {
-                // The last byte belongs to the payload if parsing needed it only to look ahead.
-                let unread = self.head_len - head.bytes;
+                let ahead = &gathered[head.bytes..self.head_len];
                 self.head_len = 0;
-                if unread == 0 {
-                    *input = rest;
-                    return self.open(&head).map(Some);
-                }
-                return self.open_with_lookahead(&head, &gathered[head.bytes..head.bytes + unread], rest, input);
+                return self.open_with_lookahead(&head, ahead).map(Some);
             }
+            let Some((&byte, rest)) = input.split_first() else { return Ok(None) };
             *input = rest;
+            self.head[self.head_len] = byte;
+            self.head_len += 1;
         }
-        Ok(None)
     }
 
     /// Opens a chunk of which up to four payload bytes were read as a possible extended timestamp.
-    fn open_with_lookahead<'a>(
-        &mut self,
-        head: &ChunkHead,
-        ahead: &[u8],
-        rest: &'a [u8],
-        input: &mut &'a [u8],
-    ) -> Result<Option<(usize, usize)>, ChunkError> {
+    fn open_with_lookahead(&mut self, head: &ChunkHead, ahead: &[u8]) -> Result<(usize, usize), ChunkError> {
         let (at, left) = self.open(head)?;
         let own = left.min(ahead.len());
         self.append(at, &ahead[..own])?;
-        *input = rest;
         // What belongs to the next chunk waits as the start of its header.
         let over = &ahead[own..];
         self.head[..over.len()].copy_from_slice(over);
         self.head_len = over.len();
-        if left > own {
-            return Ok(Some((at, left - own)));
-        }
-        Ok(Some((at, 0)))
+        Ok((at, left - own))
     }
 
     fn parse(&self, input: &[u8]) -> Result<Option<ChunkHead>, ChunkError> {

@@ -110,6 +110,19 @@ fn b6_short_last_chunk_without_the_repeat() {
     }
 }
 
+/// B6: a whole message among the bytes that were read to look ahead is there at once, not with the next byte.
+#[test]
+fn b6_a_message_inside_the_lookahead_does_not_wait() {
+    let mut wire = [&header0(4, 5, 1, 8, 1)[..], b"a", &header0(6, 0x0100_0000, 1, 9, 1), b"v"].concat();
+    // Type 3 begins a message of one byte without the repeat; another message and the start of a third follow.
+    wire.extend_from_slice(&[0xC6, b'w', 0xC4, b'b', 0xC4]);
+    for step in 1..=wire.len() {
+        let messages = read_all(&mut ChunkReader::default(), &wire, step).unwrap();
+        let seen: Vec<_> = messages.iter().map(|m| (m.csid, m.payload[0])).collect();
+        assert_eq!(seen, [(4, b'a'), (6, b'v'), (6, b'w'), (4, b'b')], "step {step}");
+    }
+}
+
 /// B7: 128 at first, then what the peer says; 0 and the highest bit are errors; claims are free.
 #[test]
 fn b7_chunk_size_and_lengths_are_bounded() {
