@@ -11,8 +11,9 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+use tracing::Level;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Log lines that wait for a slow disk or terminal; what is over is dropped and not waited for.
 const LINES_MAX: usize = 16_384;
@@ -36,15 +37,17 @@ impl Logging {
                 builder.finish(LogFile { file, path: path.clone(), reopen: Arc::clone(&reopen) })
             }
         };
-        let level = match log.level {
-            LogLevel::Verbose => "trace",
-            LogLevel::Info => "warn,corecast=debug",
-            LogLevel::Trace => "warn,corecast=info",
-            LogLevel::Warn => "warn",
-            LogLevel::Error => "error",
+        let (all, ours) = match log.level {
+            LogLevel::Verbose => (Level::TRACE, Level::TRACE),
+            LogLevel::Info => (Level::WARN, Level::DEBUG),
+            LogLevel::Trace => (Level::WARN, Level::INFO),
+            LogLevel::Warn => (Level::WARN, Level::WARN),
+            LogLevel::Error => (Level::ERROR, Level::ERROR),
         };
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).init();
+        let named = std::env::var("RUST_LOG").ok().filter(|named| !named.is_empty());
+        let levels = named.and_then(|named| named.parse().ok());
+        let levels = levels.unwrap_or_else(|| Targets::new().with_default(all).with_target("corecast", ours));
+        tracing_subscriber::registry().with(levels).with(fmt::layer().with_writer(writer)).init();
         Ok(Self { reopen, _guard: guard })
     }
 
