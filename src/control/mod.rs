@@ -14,6 +14,7 @@ mod metrics;
 mod openapi;
 mod plane;
 mod report;
+mod shards;
 mod system;
 
 pub use access::ClientId;

@@ -4,13 +4,12 @@ pub(super) mod model;
 
 use super::{
     Call, ClientId, ClientReport, Server, ShardReport, StreamReport, access, assets, auth, metrics, openapi,
+    shards::{self, Reports, Silent, within},
     system::{self, Sampler},
 };
 use crate::config::{Config, Listen, Service};
-use async_channel::{Receiver, Sender};
+use async_channel::Sender;
 use bytes::Bytes;
-use futures_lite::future;
-use glommio::timer::Timer;
 use http_body_util::Full;
 use hyper::{HeaderMap, Method, Response, StatusCode, header, http::request::Parts};
 use model::{
@@ -19,14 +18,12 @@ use model::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 /// Entries of a list where the request names no `count`, as in SRS.
 const COUNT: usize = 10;
 /// Most entries of a list.
 const COUNT_MAX: usize = 1000;
-/// How long a shard may take to answer.
-const SHARD_TIME: Duration = Duration::from_secs(2);
 /// How long a reload may take.
 const RELOAD_TIME: Duration = Duration::from_secs(20);
 
@@ -49,10 +46,17 @@ pub(super) type Reply = Response<Full<Bytes>>;
 pub(super) struct Api {
     server: Box<dyn Server>,
     sampler: Sampler,
+    reports: Reports,
 }
 
 /// A request that goes wrong.
 struct Wrong(StatusCode, u32, String);
+
+impl From<Silent> for Wrong {
+    fn from(silent: Silent) -> Self {
+        wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, silent.to_string())
+    }
+}
 
 fn wrong(status: StatusCode, code: u32, message: impl Into<String>) -> Wrong {
     Wrong(status, code, message.into())
@@ -60,7 +64,7 @@ fn wrong(status: StatusCode, code: u32, message: impl Into<String>) -> Wrong {
 
 impl Api {
     pub(super) fn new(server: Box<dyn Server>) -> Self {
-        Self { server, sampler: Sampler::default() }
+        Self { server, sampler: Sampler::default(), reports: Reports::default() }
     }
 
     pub(super) fn config(&self) -> Arc<Config> {
@@ -160,8 +164,9 @@ impl Api {
             (Some("clients"), Some(id)) => {
                 let missing = || wrong(StatusCode::NOT_FOUND, code::NO_CLIENT, "no such client");
                 let id = ClientId::read(id).ok_or_else(missing)?;
-                // It may have moved from where it came in.
-                for shard in 0..self.shards() {
+                // It may have moved from where it came in, and is looked for everywhere then.
+                let first = id.shard.min(self.shards());
+                for shard in (first..self.shards()).chain(0..first) {
                     if kick {
                         if self.ask(shard, |reply| Call::Kick { id, reply }).await? {
                             return Ok(ok(&Done::new(ids)));
@@ -177,30 +182,12 @@ impl Api {
         })
     }
 
-    /// Asks one shard.
-    async fn ask<T>(&self, shard: usize, call: impl FnOnce(Sender<T>) -> Call) -> Result<T, Wrong> {
-        let (reply, answer) = async_channel::bounded(1);
-        self.call(shard, call(reply));
-        within(SHARD_TIME, answer)
-            .await
-            .ok_or_else(|| wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, format!("shard {shard} does not answer")))
+    async fn ask<T>(&self, shard: usize, call: impl FnOnce(Sender<T>) -> Call) -> Result<T, Silent> {
+        shards::ask(&*self.server, shard, call).await
     }
 
-    /// Asks every shard what it knows.
-    async fn reports(&self) -> Result<Vec<ShardReport>, Wrong> {
-        let mut answers = Vec::new();
-        for shard in 0..self.shards() {
-            let (reply, answer) = async_channel::bounded(1);
-            self.call(shard, Call::Report(reply));
-            answers.push(answer);
-        }
-        let mut reports = Vec::new();
-        for (shard, answer) in answers.into_iter().enumerate() {
-            let silent =
-                || wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, format!("shard {shard} does not answer"));
-            reports.push(within(SHARD_TIME, answer).await.ok_or_else(silent)?);
-        }
-        Ok(reports)
+    async fn reports(&self) -> Result<Rc<[ShardReport]>, Silent> {
+        self.reports.get(&*self.server).await
     }
 
     async fn streams(&self) -> Result<Vec<Stream>, Wrong> {
@@ -249,7 +236,7 @@ impl Api {
 
     async fn shard_list(&self) -> Result<Vec<Shard>, Wrong> {
         let reports = self.reports().await?;
-        let shards = self.server.stats().iter().zip(reports).enumerate();
+        let shards = self.server.stats().iter().zip(&*reports).enumerate();
         Ok(shards
             .map(|(shard, (stats, report))| Shard {
                 shard,
@@ -304,8 +291,9 @@ impl Api {
     }
 
     async fn metrics(&self, config: &Config) -> Reply {
-        let Ok(reports) = self.reports().await else {
-            return failure(&wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, "a shard does not answer"));
+        let reports = match self.reports().await {
+            Ok(reports) => reports,
+            Err(silent) => return failure(&silent.into()),
         };
         let seen = metrics::Seen {
             exporter: &config.exporter,
@@ -334,14 +322,6 @@ pub(super) fn merge(reports: &[ShardReport]) -> BTreeMap<&str, (StreamReport, Ve
         flush.push(part.flush_ms);
     }
     merged
-}
-
-async fn within<T>(limit: Duration, answer: Receiver<T>) -> Option<T> {
-    let late = async {
-        Timer::new(limit).await;
-        None
-    };
-    future::or(async { answer.recv().await.ok() }, late).await
 }
 
 /// `start` and `count` of a list.

@@ -21,6 +21,7 @@ mod peer;
 mod publishing;
 mod report;
 mod settings;
+mod survey;
 
 pub(super) use messages::{Publisher, ShardMessage};
 pub(super) use moving::{Moved, Taken};
@@ -106,6 +107,7 @@ pub(super) struct ShardServer {
     refills: VecDeque<usize>,
     housekeeping_ms: u64,
     load: Load,
+    survey: survey::Survey,
     /// Until when the shard's loop sleeps, in ms of the process's clock.
     asleep_until_ms: u64,
 }
@@ -130,6 +132,7 @@ impl ShardServer {
             refills: VecDeque::new(),
             housekeeping_ms: 0,
             load: Load::default(),
+            survey: survey::Survey::default(),
             asleep_until_ms: 0,
         })
     }
@@ -248,7 +251,7 @@ impl ShardServer {
     /// becomes due earlier meanwhile wakes it.
     pub(super) fn sleep_ms(&mut self) -> u64 {
         let now_ms = self.shared.now_ms();
-        self.asleep_until_ms = if !self.refills.is_empty() || !self.ended.is_empty() {
+        self.asleep_until_ms = if !self.refills.is_empty() || !self.ended.is_empty() || self.survey.is_pending() {
             now_ms
         } else if self.relay.is_blocked() {
             now_ms + 1
@@ -279,6 +282,7 @@ impl ShardServer {
             }
         }
         self.step_load(now_ms);
+        self.go_on_answering();
         if now_ms >= self.housekeeping_ms {
             self.housekeeping_ms = self.look_over_connections(now_ms);
             self.kick_unseen(now_ms);

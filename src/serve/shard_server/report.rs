@@ -1,53 +1,20 @@
 //! What the shard tells the control plane.
 
-use super::{CloseReason, Publisher, ShardServer, flush::Turn, peer::Connection, place};
+use super::{Publisher, ShardServer, peer::Connection, place, survey::Walk};
 use crate::{
-    control::{Call, ClientReport, PublishReport, ShardReport, StreamReport},
+    control::{ClientReport, PublishReport, ShardReport, StreamReport},
     serve::{play::Wire, rtmp::publisher::Publish},
     shard::relay::Stream,
 };
 
 impl ShardServer {
-    /// Does what the control plane asks for.
-    pub(in crate::serve) fn answer(&mut self, call: Call) {
-        // Who asked may have given up.
-        match call {
-            // Its task begins elsewhere.
-            Call::TakeBack(_) => {}
-            Call::Report(reply) => drop(reply.try_send(self.report())),
-            Call::Clients { skip, count, reply } => drop(reply.try_send(self.client_reports(skip, count))),
-            Call::Client { id, reply } => {
-                let found = self.clients().find(|(_, connection)| connection.client == id);
-                drop(reply.try_send(found.and_then(|(_, connection)| self.client_report(connection))));
-            }
-            Call::Kick { id, reply } => {
-                let found = self.clients().find(|(_, connection)| connection.client == id).map(|(id, _)| id);
-                if let Some(id) = found {
-                    self.with(id, |connection| connection.close(CloseReason::Kicked));
-                    self.flush_guarded(id, Turn::Own);
-                }
-                _ = reply.try_send(found.is_some());
-            }
-        }
-    }
-
-    fn client(&self, token: u64) -> Option<&Connection> {
+    /// A connection by its token.
+    pub(super) fn client(&self, token: u64) -> Option<&Connection> {
         let id = place(token);
         self.connections.get(id)?.as_deref().filter(|connection| connection.token(id) == token)
     }
 
-    fn clients(&self) -> impl Iterator<Item = (usize, &Connection)> {
-        let connections = self.connections.iter().filter_map(|(id, connection)| Some((id, connection.as_deref()?)));
-        connections.filter(|(_, connection)| !connection.plays.is_empty() || !connection.publishes.is_empty())
-    }
-
-    fn client_reports(&self, skip: usize, count: usize) -> (Vec<ClientReport>, usize) {
-        let page = self.clients().skip(skip).take(count);
-        let reports = page.filter_map(|(_, connection)| self.client_report(connection)).collect();
-        (reports, self.clients().count())
-    }
-
-    fn client_report(&self, connection: &Connection) -> Option<ClientReport> {
+    pub(super) fn client_report(&self, connection: &Connection) -> Option<ClientReport> {
         let now_ms = self.shared.now_ms();
         let (play, publish) = (connection.plays.first(), connection.publishes.first());
         let stream = play.and_then(|play| self.relay.stream(play.stream));
@@ -80,18 +47,25 @@ impl ShardServer {
         })
     }
 
-    fn report(&self) -> ShardReport {
-        let streams = self.relay.streams().map(|(_, stream)| self.stream_report(stream));
-        let schedules = || self.relay.streams().map(|(_, stream)| &stream.replica.schedule);
-        let players: u64 = schedules().map(|schedule| schedule.len() as u64).sum();
-        let weighted: u64 = schedules().map(|schedule| schedule.len() as u64 * schedule.interval_ms()).sum();
+    /// Adds one stream to what is reported.
+    pub(super) fn add_stream(&self, walk: &mut Walk, stream: &Stream<Publisher>) {
+        let schedule = &stream.replica.schedule;
+        let (players, sum_ms) = &mut walk.players;
+        *players += schedule.len() as u64;
+        *sum_ms += schedule.len() as u64 * schedule.interval_ms();
+        walk.report.log_bytes += stream.replica.log().bytes() as u64;
+        walk.report.streams.push(self.stream_report(stream));
+    }
+
+    /// What is reported once everything has been looked at.
+    pub(super) fn finish_report(&self, walk: Walk) -> ShardReport {
+        let (players, sum_ms) = walk.players;
         ShardReport {
-            flush_ms: weighted.checked_div(players).unwrap_or(self.stats.pace_ms.value()),
-            streams: streams.chain(self.remote_publishes()).collect(),
-            log_bytes: self.relay.streams().map(|(_, stream)| stream.replica.log().bytes() as u64).sum(),
+            flush_ms: sum_ms.checked_div(players).unwrap_or(self.stats.pace_ms.value()),
             sends_in_flight: self.ring.in_flight() as u64,
             ring_entries: self.relay.ring_entries() as u64,
             connections: self.connections.len() as u64,
+            ..walk.report
         }
     }
 
@@ -130,12 +104,10 @@ impl ShardServer {
         }
     }
 
-    /// Publishes whose streams are at home on another shard.
-    fn remote_publishes(&self) -> impl Iterator<Item = StreamReport> {
-        let publishes = self
-            .clients()
-            .flat_map(|(_, connection)| connection.publishes.iter().map(move |publish| (connection, publish)));
-        publishes.filter(|(_, publish)| !publish.is_home()).map(|(connection, publish)| StreamReport {
+    /// A connection's publishes whose streams are at home on another shard.
+    pub(super) fn remote_publishes(&self, connection: &Connection) -> impl Iterator<Item = StreamReport> {
+        let publishes = connection.publishes.iter().filter(|publish| !publish.is_home());
+        publishes.map(move |publish| StreamReport {
             key: publish.summary.key.clone(),
             publish: Some(self.publish_report(connection, publish)),
             ..StreamReport::default()
