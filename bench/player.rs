@@ -88,8 +88,9 @@ async fn spawn_group(load: Rc<Load>, at: usize) {
     for index in (load.part..spec.count).step_by(load.plan.executors) {
         if spec.rate > 0.0 {
             let due = Duration::from_secs_f64(index as f64 / spec.rate);
-            if due > started.elapsed() {
-                Timer::new(due - started.elapsed()).await;
+            let early = due.saturating_sub(started.elapsed());
+            if !early.is_zero() {
+                Timer::new(early).await;
             }
         }
         spawn_local(run(Rc::clone(&load), at, index)).detach();

@@ -26,9 +26,9 @@ fn crowd(streams: usize, players: usize) -> ShardServer {
     let key = |number: usize| format!("__defaultVhost__/live/stream{number}");
     for number in 0..streams {
         let id = insert(&mut server);
-        let publisher = Publisher { shard: 0, connection: token(server.serial, id), msid: 1 };
+        let publisher = Publisher { shard: 0, connection: token(server.serial, id), publish: 1 };
         let stream = server.relay.publish(&key(number), settings, publisher).unwrap();
-        let publish = Publish::new(1, Target::Home(stream), key(number), 0, vhost.publish, None);
+        let publish = Publish::new(1, 1, Target::Home(stream), key(number), 0, vhost.publish, None);
         server.with(id, |connection| connection.publishes.push(publish));
     }
     for number in 0..players {
