@@ -3,7 +3,7 @@
 //! glommio 0.9 loses wake-ups. Its `run` polls for events, which makes tasks runnable, and arms the preempt timer; if
 //! the thread is off its CPU for longer than that timer just then, it finds that it should yield before it has run
 //! anything, takes that for having nothing to do, and sleeps with runnable tasks until a timer or a socket stirs. So
-//! every executor has guards: timers of which one is always armed ([`guard`]). Behind them stands a signal
+//! every executor has guards: timers of which one is always armed (`guard`). Behind them stands a signal
 //! ([`KeepAwake`]).
 
 use crate::net::KeepAwake;

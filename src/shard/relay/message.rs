@@ -84,7 +84,7 @@ impl<M: Cargo> Cargo for Message<M> {
 #[error("the stream is being published")]
 pub struct Busy;
 
-/// What [`Relay::receive`] took.
+/// What [`super::Relay::receive`] took.
 #[derive(Debug)]
 pub enum Received<M> {
     /// Something for the server.
