@@ -20,6 +20,8 @@ const THREADS_MAX: usize = 64;
 const CALLS_PER_URL_MAX: usize = 16;
 /// Most events that wait; what is over it is decided as if nobody had answered.
 const EVENTS_MAX: usize = 4096;
+/// Most bytes of bodies and URLs of those that wait: an encoder chooses how long its strings are.
+const EVENT_BYTES_MAX: usize = 16 << 20;
 /// Most bytes of an answer.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// A thread that has had nothing to do for so long ends.
@@ -51,7 +53,9 @@ pub enum Verdict {
 }
 
 struct Job {
+    /// Without its body.
     event: Box<Event>,
+    body: String,
     deadline: Instant,
     /// `None` where nobody waits for an answer.
     answer: Option<Sender<Verdict>>,
@@ -69,6 +73,8 @@ struct State {
     /// By first URL: whoever hands an event over holds the lock for no longer than it takes to find its line.
     lines: HashMap<String, Line>,
     waiting: usize,
+    /// Of those that wait.
+    bytes: usize,
     threads: usize,
     idle: usize,
 }
@@ -125,17 +131,20 @@ impl Hooks {
         self.push(event, None);
     }
 
-    fn push(&self, event: Event, answer: Option<Sender<Verdict>>) {
+    fn push(&self, mut event: Event, answer: Option<Sender<Verdict>>) {
         let deadline = Instant::now() + event.timeout;
-        let job = Job { event: Box::new(event), deadline, answer };
+        let body = Value::Object(std::mem::take(&mut event.body)).to_string();
+        let job = Job { event: Box::new(event), body, deadline, answer };
+        let bytes = job.bytes();
         let mut state = self.0.lock();
-        if state.waiting >= EVENTS_MAX {
+        if state.waiting >= EVENTS_MAX || state.bytes + bytes > EVENT_BYTES_MAX {
             drop(state);
             return job.fail("too many events wait");
         }
         let url = job.event.urls.first().cloned().unwrap_or_default();
         state.lines.entry(url).or_default().jobs.push_back(job);
         state.waiting += 1;
+        state.bytes += bytes;
         if state.idle == 0 && state.threads < THREADS_MAX {
             state.threads += 1;
             let pool = Arc::clone(&self.0);
@@ -195,6 +204,7 @@ impl State {
         let job = line.jobs.pop_front()?;
         line.running += 1;
         self.waiting -= 1;
+        self.bytes -= job.bytes();
         Some((url.clone(), job))
     }
 
@@ -208,6 +218,10 @@ impl State {
 }
 
 impl Job {
+    fn bytes(&self) -> usize {
+        self.body.len() + self.event.urls.iter().map(String::len).sum::<usize>()
+    }
+
     fn run(self, agent: &ureq::Agent) {
         match self.ask_all(agent) {
             Ok(verdict) => self.decide(verdict),
@@ -217,13 +231,12 @@ impl Job {
 
     /// Asks one URL after the other, until one refuses.
     fn ask_all(&self, agent: &ureq::Agent) -> Result<Verdict, String> {
-        let body = Value::Object(self.event.body.clone()).to_string();
         for url in &self.event.urls {
             let left = self.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err("no answer in time".to_owned());
             }
-            match call(agent, url, &body, left).map_err(|error| format!("{url}: {error}"))? {
+            match call(agent, url, &self.body, left).map_err(|error| format!("{url}: {error}"))? {
                 Verdict::Allowed => {}
                 refused @ Verdict::Refused(_) => return Ok(refused),
             }
@@ -360,5 +373,24 @@ mod tests {
         assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
         let flood: Vec<_> = (0..EVENTS_MAX + 100).map(|_| hooks.ask(event(vec![hangs.clone()], false))).collect();
         assert!(matches!(flood.last().unwrap().recv_blocking().unwrap(), Verdict::Refused(_)));
+    }
+
+    /// What waits is bounded in bytes too, and given back.
+    #[test]
+    fn large_events_wait_in_bounded_memory() {
+        let hooks = Hooks::default();
+        let hangs = server(None);
+        let large = || Event {
+            body: [("tcUrl".to_owned(), Value::from("x".repeat(1 << 20)))].into_iter().collect(),
+            ..event(vec![hangs.clone()], false)
+        };
+        let asked: Vec<_> = (0..60).map(|_| hooks.ask(large())).collect();
+        let refused_at_once = asked.iter().filter(|verdict| !verdict.is_empty()).count();
+        assert!(refused_at_once >= 60 - CALLS_PER_URL_MAX - 16, "{refused_at_once}");
+        for verdict in asked {
+            assert!(matches!(verdict.recv_blocking().unwrap(), Verdict::Refused(_)));
+        }
+        let state = hooks.0.lock();
+        assert_eq!((state.waiting, state.bytes), (0, 0));
     }
 }
