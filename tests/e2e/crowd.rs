@@ -43,12 +43,12 @@ pub(crate) fn ready(server: SocketAddr) -> Peer {
 pub(crate) fn everywhere(web: &Web, shards: usize, stream: &str, count: usize) -> Vec<Peer> {
     let mut players: Vec<Peer> = (0..count).map(|_| Peer::play(web.server.address(), "live", stream)).collect();
     loop {
-        let taken = web.player_shards(stream);
+        let taken = web.shards_of_players(stream, players.len());
         if (0..shards).all(|shard| taken.contains(&shard)) {
             return players;
         }
         assert!(players.len() < 400, "{taken:?}");
-        players.push(Peer::play(web.server.address(), "live", stream));
+        players.extend((0..4).map(|_| Peer::play(web.server.address(), "live", stream)));
     }
 }
 

@@ -105,7 +105,7 @@ fn plays_at(web: &Web, name: &str, announce: fn(&mut Peer), pace: Pace) -> Resul
     let server = web.server.address();
     let mut waiting: Vec<Peer> = (0..4).map(|_| Peer::play(server, "live", name)).collect();
     let mut bodies: Vec<FlvBody> = (0..4).map(|_| FlvBody::ask_for(web.http(), &format!("/live/{name}.flv"))).collect();
-    crate::server::eventually("the players", || (web.player_shards(name).len() == 8).then_some(()));
+    web.shards_of_players(name, 8);
     let stop = Arc::new(AtomicBool::new(false));
     let (told, stream) = (Arc::clone(&stop), name.to_owned());
     let started = Instant::now();

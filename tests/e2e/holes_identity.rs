@@ -19,7 +19,7 @@ const MSID: u32 = 2;
 fn anchored(web: &Web, own: &str) -> (Peer, usize) {
     let mut peer = Peer::play(web.server.address(), "live", own);
     assert_eq!(peer.create_stream(), MSID);
-    (peer, web.player_shards(own)[0])
+    (peer, web.shards_of_players(own, 1)[0])
 }
 
 /// A name that is at home on another shard than `shard`, if there is another.
@@ -123,7 +123,7 @@ fn a_publish_left_in_the_same_write_frees_its_name_and_leaves_the_next_its_media
 fn a_takeover_does_not_end_a_later_publish_of_who_was_replaced() {
     for shards in SHARDS {
         let web = Web::shards(shards, "min_latency on; publish { takeover replace; }");
-        for round in 0..30_usize {
+        for round in 0..12_usize {
             let said = format!("{shards} shards, round {round}");
             let (mut first, shard) = anchored(&web, &format!("own{round}"));
             let name = remote(shard, shards, &format!("s{round}-"), round);

@@ -20,7 +20,7 @@ const GOP_TAGS: u32 = 1000;
 /// A peer that has played a stream of its own, and a name at home on another shard.
 fn apart(web: &Web, shards: usize, stem: &str) -> (Peer, String) {
     let mut peer = Peer::play(web.server.address(), "live", "own");
-    let shard = web.player_shards("own")[0];
+    let shard = web.shards_of_players("own", 1)[0];
     peer.command(1, "closeStream", 0.0, &[Value::Null]);
     (peer, name_at((shard + 1) % shards, shards, stem))
 }
@@ -121,7 +121,7 @@ fn a_remote_publisher_waits_for_its_home() {
         let web = Web::shards(shards, "");
         let mut publisher = Peer::play(web.server.address(), "live", "own");
         assert_eq!(publisher.create_stream(), 2);
-        let shard = web.player_shards("own")[0];
+        let shard = web.shards_of_players("own", 1)[0];
         let home = (shard + 1) % shards;
         let name = name_at(home, shards, "fast");
         let mut reading = ready(web.server.address());
@@ -129,7 +129,7 @@ fn a_remote_publisher_waits_for_its_home() {
         reading.expect_status("NetStream.Play.Start");
         // Until some of them have come to the home.
         let mut slow = Vec::new();
-        while slow.len() < 10 || !web.player_shards(&name).contains(&home) {
+        while slow.len() < 10 || !web.shards_of_players(&name, slow.len() + 1).contains(&home) {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
             socket.set_recv_buffer_size(4096).expect("a small window");
             socket.connect(&web.server.address().into()).expect("connect");

@@ -195,7 +195,7 @@ fn taken_by_http(body: &mut FlvBody) -> (Vec<u32>, bool) {
 fn wait_by_http(web: &Web, name: &str) -> Vec<FlvBody> {
     let path = format!("/live/{name}.flv");
     let bodies = (0..PLAYERS).map(|_| FlvBody::ask_for(web.http(), &path)).collect();
-    crate::server::eventually("the players", || (web.player_shards(name).len() == PLAYERS).then_some(()));
+    web.shards_of_players(name, PLAYERS);
     bodies
 }
 

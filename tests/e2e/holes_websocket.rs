@@ -76,7 +76,7 @@ fn a_ping_before_the_stream_is_answered_behind_the_upgrade() {
                 socket.write_all(&[upgrade(&path), ping()].concat()).expect("send");
             } else {
                 socket.write_all(&upgrade(&path)).expect("send");
-                crate::server::eventually("the player", || (web.player_shards(name).len() == 1).then_some(()));
+                web.shards_of_players(name, 1);
                 socket.write_all(&ping()).expect("send");
             }
             let mut publisher = Peer::publish(web.server.address(), "live", name);
@@ -99,7 +99,7 @@ fn a_ping_before_a_404_is_not_answered_before_it() {
     at_once.write_all(&[upgrade("/live/none.flv"), ping()].concat()).expect("send");
     let mut behind = connected(web.http());
     behind.write_all(&upgrade("/live/nobody.flv")).expect("send");
-    crate::server::eventually("the player", || (web.player_shards("nobody").len() == 1).then_some(()));
+    web.shards_of_players("nobody", 1);
     behind.write_all(&ping()).expect("send");
     for socket in [&mut at_once, &mut behind] {
         let head = read_head(socket).expect("a head");
@@ -116,7 +116,7 @@ fn a_ping_before_the_first_picture_is_answered_behind_the_upgrade() {
     publisher.expect_status("NetStream.Publish.Start");
     let mut socket = connected(web.http());
     socket.write_all(&[upgrade("/live/s.flv"), ping()].concat()).expect("send");
-    crate::server::eventually("the player", || (web.player_shards("s").len() == 1).then_some(()));
+    web.shards_of_players("s", 1);
     publisher.send_gop(1, 0, 25);
     let head = read_head(&mut socket).expect("a head");
     assert_eq!(first_line(&head), "HTTP/1.1 101 Switching Protocols", "{head:?}");

@@ -91,11 +91,16 @@ impl Web {
     }
 
     /// The shards that those came in on who play the stream of a name, by the ids that the API knows them by.
-    pub(crate) fn player_shards(&self, name: &str) -> Vec<usize> {
+    fn player_shards(&self, name: &str) -> Vec<usize> {
         let clients = self.ask("/api/v1/clients?count=1000")["clients"].clone();
         let plays = |client: &&Value| client["name"] == name && client["publish"] == false;
         let players = clients.as_array().expect("a list").iter().filter(plays);
         players.map(|client| ClientId::read(client["id"].as_str().expect("an id")).expect("an id").shard).collect()
+    }
+
+    /// The same once there are `count` of them: the API's list may be a second old.
+    pub(crate) fn shards_of_players(&self, name: &str, count: usize) -> Vec<usize> {
+        eventually("the players", || Some(self.player_shards(name)).filter(|shards| shards.len() == count))
     }
 
     /// A gauge or counter of the exporter, one value per shard.
