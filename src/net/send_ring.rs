@@ -157,8 +157,8 @@ struct Op {
     buf: SendBuf,
     /// What has gone, of a send that the kernel may take in pieces.
     sent: Option<usize>,
-    /// The socket, whose connection is over.
-    buried: Option<Receiver>,
+    /// The socket, whose connection is over; few sends have one, and all are copied.
+    buried: Option<Box<Receiver>>,
 }
 
 /// Names a send in flight.
@@ -299,7 +299,7 @@ impl SendRing {
             None => self.ops.iter_mut().map(|(_, op)| op).find(on_it),
         };
         if let Some(op) = op {
-            op.buried = Some(receiver);
+            op.buried = Some(Box::new(receiver));
         }
     }
 
