@@ -91,6 +91,10 @@ fn texts() -> Vec<String> {
     // Each block of the table alone, and its lines that stand as comments.
     let mut texts: Vec<String> = all.split("\n\n").map(|part| format!("\0{part}")).collect();
     texts.extend(all.split("\n\n").map(|part| format!("\0{}", part.replace("# ", ""))));
+    // Whole blocks, with what stands in them.
+    let bare: String =
+        all.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| format!("{line}\n")).collect();
+    texts.extend(bare.split_inclusive("\n}\n").map(|block| format!("\0listen 1;\n{block}")));
     texts.push(format!("\x01{DEFAULT}"));
     texts.push(
         "\0listen 1935; rtmp { listen 1935; chunk_size 4096; } daemon off;\nvhost a { play { mw_latency auto; gop_cache \
