@@ -48,6 +48,9 @@ pub enum SequenceError {
     BrokenSps(String),
 }
 
+/// Most pixels of a side; beyond is no picture.
+const SIDE_MAX: u32 = 65_536;
+
 /// Reads the body of a video tag that is a sequence header of AVC, HEVC or AV1; `None` for every other
 /// tag and codec, and for a header that says nothing: ffmpeg sends one of libaom's before it knows more. `annexb_first` says which form is tried first.
 ///
@@ -152,6 +155,10 @@ fn sized(data: &[u8]) -> Result<(&[u8], &[u8]), SequenceError> {
     if nal.is_empty() { Err(SequenceError::NoSps) } else { Ok((nal, rest)) }
 }
 
+fn no_size() -> SequenceError {
+    SequenceError::BrokenSps("no picture size".to_owned())
+}
+
 fn broken(error: impl fmt::Debug) -> SequenceError {
     SequenceError::BrokenSps(format!("{error:?}"))
 }
@@ -163,6 +170,9 @@ fn read_avc_sps(nal: &[u8]) -> Result<Picture, SequenceError> {
     let rbsp = decode_nal(nal).map_err(broken)?;
     let sps = SeqParameterSet::from_bits(BitReader::new(&rbsp[..])).map_err(broken)?;
     let (width, height) = sps.pixel_dimensions().map_err(broken)?;
+    if ![width, height].iter().all(|side| (1..=SIDE_MAX).contains(side)) {
+        return Err(no_size());
+    }
     let level = sps.level().level_idc();
     Ok(Picture {
         width,
@@ -178,7 +188,7 @@ fn read_hevc_sps(nal: &[u8]) -> Result<Picture, SequenceError> {
         return Err(SequenceError::NoSps);
     }
     let mut bits = BitReader::new(ByteReader::skipping_bytes(nal, HEADER));
-    hevc_sps(&mut bits).map_err(broken)?.ok_or_else(|| SequenceError::BrokenSps("no picture size".to_owned()))
+    hevc_sps(&mut bits).map_err(broken)?.ok_or_else(no_size)
 }
 
 /// H.265 §7.3.2.2.1 up to the conformance window.
@@ -201,7 +211,7 @@ fn hevc_sps(bits: &mut impl BitRead) -> Result<Option<Picture>, BitReaderError> 
     }
     let (sub_width, sub_height) = (if matches!(chroma, 1 | 2) { 2 } else { 1 }, if chroma == 1 { 2 } else { 1 });
     let cropped = |size: u32, a: u32, b: u32, unit: u32| {
-        size.checked_sub(a.checked_add(b)?.checked_mul(unit)?).filter(|size| (1..=65_536).contains(size))
+        size.checked_sub(a.checked_add(b)?.checked_mul(unit)?).filter(|size| (1..=SIDE_MAX).contains(size))
     };
     let size = cropped(width, crop[0], crop[1], sub_width).zip(cropped(height, crop[2], crop[3], sub_height));
     Ok(size.map(|(width, height)| Picture { width, height, profile, level }))
@@ -353,6 +363,14 @@ mod tests {
         spoilt[12..].fill(0);
         let spoilt = [&bytes("17 00 000000")[..], &spoilt].concat();
         assert!(matches!(read_sequence_header(&spoilt, true), Err(SequenceError::BrokenSps(_))));
+    }
+
+    /// 48x458624: a size that no picture has.
+    #[test]
+    fn a_picture_has_a_size() {
+        let record = bytes("17 00 000000 01 64001a ffe1 000c 6764001a 04046766 000dff01");
+        let broken = Err(SequenceError::BrokenSps("no picture size".to_owned()));
+        assert_eq!(read_sequence_header(&record, false), broken);
     }
 
     #[test]
