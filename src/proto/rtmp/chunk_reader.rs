@@ -27,7 +27,7 @@ pub struct Limits {
     pub message_bytes_max: u32,
     /// Most bytes that chunk streams and their unfinished messages take.
     pub held_bytes_max: usize,
-    /// Reserved at most when a message begins.
+    /// Reserved at most when a message begins, on few chunk streams; on many, as for commands.
     pub reserve_bytes: usize,
 }
 
@@ -383,7 +383,10 @@ impl ChunkReader {
         let (capacity, needed) = (stream.payload.capacity(), stream.payload.len() + bytes.len());
         if needed > capacity {
             let length = stream.length as usize;
-            let wanted = needed.max(capacity * 2).max(self.limits.reserve_bytes).min(length);
+            // Room ahead is for few: a byte on each of many chunk streams must not take a page each.
+            let few = self.streams.len() <= UNINDEXED_MAX;
+            let reserve = if few { self.limits.reserve_bytes } else { Limits::COMMANDS.reserve_bytes };
+            let wanted = needed.max(capacity * 2).max(reserve).min(length);
             self.hold(wanted - capacity)?;
             let payload = &mut self.streams[at].payload;
             payload.reserve_exact(wanted - payload.len());

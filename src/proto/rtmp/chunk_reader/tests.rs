@@ -164,6 +164,12 @@ fn unfinished_messages_and_chunk_streams_are_limited() {
     let open = |csid: u32| [&header0(csid, 0, 120_000, 8, 1)[..], b"a"].concat();
     let opened = (2..2000).take_while(|csid| reader.read(&mut &open(*csid)[..]) == Ok(None)).count();
     assert!((200..400).contains(&opened) && reader.held_bytes() <= Limits::COMMANDS.held_bytes_max + 4096);
+    // A publisher's too.
+    let mut reader = ChunkReader::default();
+    reader.set_limits(Limits::MEDIA);
+    reader.set_chunk_size(1).unwrap();
+    (2..2502).for_each(|csid| assert_eq!(reader.read(&mut &open(csid)[..]), Ok(None)));
+    assert!(reader.held_bytes() < 2 << 20, "{}", reader.held_bytes());
     let mut reader = ChunkReader::default();
     reader.set_chunk_size(90_000).unwrap();
     let open = |csid| [&header0(csid, 0, 100_000, 8, 1)[..], &vec![0; 90_000]].concat();
