@@ -137,8 +137,7 @@ impl<P, M: Cargo> Relay<P, M> {
 
     /// Whether it is known that nobody publishes a stream.
     pub fn is_absent(&self, id: StreamId) -> bool {
-        let stream = self.streams.get(id);
-        stream.is_none_or(|stream| !stream.replica.is_live() && (stream.relay.is_none() || stream.answered))
+        self.is_settled(id) && self.streams.get(id).is_none_or(|stream| !stream.replica.is_live())
     }
 
     /// Whether a stream's home knows that it is wanted here, and has said whether somebody publishes it.
@@ -287,8 +286,8 @@ impl<P, M: Cargo> Relay<P, M> {
 
     /// Takes a publisher's tag in, and passes it on to every shard that wants it.
     pub fn ingest(&mut self, id: StreamId, tag: Tag, now_ms: u64) {
-        self.at = Some(id);
         let Some(stream) = self.streams.get_mut(id) else { return };
+        self.at = Some(id);
         let info = codec::inspect(tag.kind, &tag.body);
         if info.class == Class::Metadata
             && stream.replica.settings().atc_auto

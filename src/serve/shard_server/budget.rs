@@ -7,10 +7,11 @@ pub(super) const TURN_MAX: Duration = Duration::from_millis(2);
 /// Small work between two looks at the clock.
 const LOOK_EVERY: usize = 32;
 
-/// What is left of a turn.
+/// What is left of a turn. It begins at the first look at the clock, so that what is soon done needs none.
 #[derive(Debug)]
 pub(super) struct Budget {
-    until: Instant,
+    limit: Duration,
+    until: Option<Instant>,
     unlooked: usize,
     spent: bool,
 }
@@ -22,11 +23,11 @@ impl Budget {
     }
 
     fn lasting(limit: Duration) -> Self {
-        Self { until: Instant::now() + limit, unlooked: 0, spent: false }
+        Self { limit, until: None, unlooked: 0, spent: false }
     }
 
-    /// Half of what a turn has, beginning now.
-    pub(super) fn half(&self) -> Self {
+    /// Half of a turn's.
+    pub(super) fn half_turn() -> Self {
         Self::lasting(TURN_MAX / 2)
     }
 
@@ -35,7 +36,8 @@ impl Budget {
         self.unlooked += pieces;
         if self.unlooked >= LOOK_EVERY {
             self.unlooked = 0;
-            self.spent |= Instant::now() >= self.until;
+            let now = Instant::now();
+            self.spent |= now >= *self.until.get_or_insert(now + self.limit);
         }
         self.spent
     }

@@ -28,6 +28,7 @@ use crate::{
         session::Session,
     },
 };
+use std::borrow::Cow;
 
 /// Messages, and bytes, that a publisher may send at a time, though another shard is behind with its stream.
 const MESSAGES_AT_ONCE: usize = 256;
@@ -89,15 +90,17 @@ impl ShardServer {
                 Err(error) => return Outcome::Close(error.into()),
             }
         }
-        match connection.tls.as_mut().map(|tls| tls.receive(input)) {
-            None => self.receive_plain(id, connection, input),
-            Some(Ok(plain)) => self.receive_plain(id, connection, &plain),
-            Some(Err(error)) => Outcome::Close(error.into()),
-        }
+        let plain = match connection.tls.as_mut().map(|tls| tls.receive(input)) {
+            None => Cow::Borrowed(input),
+            Some(Ok(plain)) => Cow::Owned(plain),
+            Some(Err(error)) => return Outcome::Close(error.into()),
+        };
+        // Here alone: what is left unread comes to `receive_plain` again.
+        connection.received_bytes += plain.len() as u64;
+        self.receive_plain(id, connection, &plain)
     }
 
     fn receive_plain(&mut self, id: usize, connection: &mut Connection, mut input: &[u8]) -> Outcome {
-        connection.received_bytes += input.len() as u64;
         let mut budget = Budget::turn();
         let (many, mut messages) = (input.len() >= BYTES_AT_ONCE, 0);
         loop {
@@ -134,7 +137,6 @@ impl ShardServer {
                 connection.congested = self.relay.take_crowded().or(connection.congested);
             }
             if self.has_to_wait(connection) || budget.spend(1) {
-                connection.received_bytes -= input.len() as u64;
                 return Outcome::Later { unread: input.to_vec() };
             }
         }

@@ -52,7 +52,7 @@ pub(crate) struct Publisher {
 
 impl ShardServer {
     /// Takes in what other shards have sent, as far as the budget goes; what is left wakes the loop again.
-    pub(super) fn receive_messages(&mut self, budget: &mut Budget) -> Vec<Moved> {
+    pub(super) fn receive_messages(&mut self, mut budget: Budget) -> Vec<Moved> {
         let mut arrived = Vec::new();
         let mut changed = std::mem::take(&mut self.changed);
         self.relay.drain_overflow();

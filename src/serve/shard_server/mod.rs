@@ -269,10 +269,10 @@ impl ShardServer {
     /// One round of the shard's loop: what came from other shards, who is due, who is late. Returns
     /// connections that have moved here.
     pub(super) fn turn(&mut self) -> Vec<Moved> {
-        let mut budget = Budget::turn();
-        let arrived = self.receive_messages(&mut budget.half());
+        let arrived = self.receive_messages(Budget::half_turn());
         self.flush_changed();
         let now_ms = self.shared.now_ms();
+        let mut budget = Budget::turn();
         while let Some((stream, due_ms)) = self.relay.take_due(now_ms) {
             self.stats.late.note(self.shared.now_ms().saturating_sub(due_ms));
             self.flush_stream(stream, now_ms, &mut budget);
