@@ -2,7 +2,7 @@
 
 use crate::scenario::Url;
 use anyhow::Context;
-use corecast::net::Receiver;
+use corecast::sys::Receiver;
 use glommio::timer::Timer;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{

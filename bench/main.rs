@@ -7,6 +7,7 @@ mod connect;
 mod executor;
 mod floor;
 mod flv;
+mod load;
 mod options;
 mod player;
 mod process;
@@ -57,7 +58,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    corecast::net::raise_file_limit();
+    corecast::sys::raise_file_limit();
     match run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -2,12 +2,11 @@
 
 use crate::{
     clock, connect,
-    executor::Load,
+    load::Load,
     scenario::{self, Publishers},
     transport::Transport,
 };
 use corecast::{
-    net::{Ended, Gather, SendBuf, SendRing},
     proto::{
         flv::Tag,
         rtmp::{
@@ -15,6 +14,7 @@ use corecast::{
             handshake::Scheme,
         },
     },
+    sys::{Ended, Gather, SendBuf, SendRing},
 };
 use glommio::{spawn_local, timer::Timer};
 use std::{

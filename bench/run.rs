@@ -2,7 +2,8 @@
 
 use crate::{
     clock, connect,
-    executor::{Answer, Ask, Executor, GroupResults, Metrics, Plan, Sums, TAIL},
+    executor::{Answer, Ask, Executor},
+    load::{GroupResults, Metrics, Plan, Sums, TAIL},
     options::Options,
     process,
     report::{Generator, GroupReport, Report, Sample, Summary, Usage},
@@ -12,8 +13,8 @@ use crate::{
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use corecast::{
-    cores,
     proto::flv::{Tag, file},
+    sys::cores,
 };
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};

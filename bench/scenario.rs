@@ -3,11 +3,8 @@
 
 use anyhow::{Context, bail};
 use corecast::{
-    net,
-    proto::{
-        http::HttpUrl,
-        rtmp::url::{RtmpUrl, UrlError},
-    },
+    proto::{address::UrlError, http::HttpUrl, rtmp::url::RtmpUrl},
+    sys,
 };
 use serde::Deserialize;
 use std::{fs, path::Path};
@@ -117,7 +114,7 @@ impl Scenario {
     /// Finds out before the run what cannot work.
     pub(crate) fn check(&self, has_file: bool) -> anyhow::Result<()> {
         let connections = self.connections();
-        let limit = net::raise_file_limit();
+        let limit = sys::raise_file_limit();
         if connections as u64 + OTHER_DESCRIPTORS > limit {
             bail!(
                 "{connections} connections need {} descriptors and the limit is {limit}: raise it (ulimit -n {}), \

@@ -2,8 +2,7 @@
 
 use crate::{
     check::Faults,
-    executor::{GroupResults, Metrics},
-    player::PlayerResult,
+    load::{GroupResults, Metrics, PlayerResult},
 };
 use std::collections::HashMap;
 

@@ -1,6 +1,6 @@
 //! A connection's bytes, plain or through TLS.
 
-use corecast::net::Receiver;
+use corecast::sys::Receiver;
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},

@@ -1,9 +1,6 @@
 //! `corecast doctor`: what this machine lacks for many players, each line with its fix.
 
-use corecast::{
-    cores,
-    net::{BACKLOG, SEND_BUFFER_BYTES, SendRing, has_ktls},
-};
+use corecast::sys::{BACKLOG, SEND_BUFFER_BYTES, SendRing, cores, has_ktls};
 use std::{fmt, fs};
 
 /// The oldest kernel that has every feature of io_uring that we use.
@@ -123,7 +120,7 @@ fn io_uring() -> Finding {
 
 fn descriptors(connections: u64) -> Finding {
     let needed = connections + OTHER_DESCRIPTORS;
-    let (_, hard) = corecast::net::file_limit();
+    let (_, hard) = corecast::sys::file_limit();
     if hard >= needed {
         return Finding::good(format!("{hard} descriptors for {connections} connections"));
     }

@@ -2,11 +2,12 @@
 
 pub mod config;
 pub mod control;
-pub mod cores;
-pub mod net;
+pub mod core;
+pub mod endpoint;
+pub mod glue;
+pub mod media;
+pub mod mesh;
 pub mod proto;
-pub mod serve;
-pub mod shard;
 pub mod stats;
-pub mod stream;
+pub mod sys;
 pub mod tls;

@@ -10,9 +10,9 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use corecast::{
     config::{self, Service},
-    cores, net,
-    serve::Server,
+    glue::Server,
     stats::ShardStats,
+    sys::{self, cores},
 };
 use log::Logging;
 use operate::Operation;
@@ -66,7 +66,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    net::disable_huge_pages();
+    sys::disable_huge_pages();
     match run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -85,7 +85,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     }
     let doctor = matches!(arguments.command, Some(Command::Doctor));
     let cpus = if doctor { Vec::new() } else { as_tested(cores::allowed(arguments.cpus.as_deref())?) };
-    let limit = net::raise_file_limit();
+    let limit = sys::raise_file_limit();
     let settings = Settings {
         file: arguments.config.clone(),
         environment_only: arguments.environment,

@@ -3,7 +3,7 @@
 use crate::{log::Logging, settings::Settings};
 use corecast::{
     config::{Config, Explanation},
-    serve::{Order, Server},
+    glue::{Order, Server},
 };
 use crossbeam_channel::Receiver;
 use sd_notify::NotifyState;

@@ -9,31 +9,31 @@ use std::{
     process::Command,
 };
 
+#[path = "tidy/circles.rs"]
+mod circles;
+
 /// Each module, and which of ours it may use. `src/ARCHITECTURE.md` shows the same table.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("proto", &[]),
-    ("net", &[]),
-    ("config", &["tls"]),
-    ("tls", &[]),
     ("stats", &[]),
-    ("cores", &["net"]),
-    ("stream", &["proto", "stats"]),
-    ("shard", &["stream", "proto", "stats"]),
-    ("control", &["proto", "net", "config", "tls", "stats", "cores"]),
-    ("serve", &["control", "shard", "stream", "proto", "net", "config", "tls", "stats", "cores"]),
+    ("tls", &[]),
+    ("sys", &["proto"]),
+    ("config", &["tls"]),
+    ("media", &["proto"]),
+    ("mesh", &["media", "proto", "stats"]),
+    ("control", &["proto", "sys", "config", "tls", "stats"]),
+    ("core", &["control", "mesh", "media", "proto", "sys", "config", "tls", "stats"]),
+    ("endpoint", &["core", "media", "proto", "config"]),
+    ("glue", &["endpoint", "core", "control", "mesh", "sys", "config", "stats"]),
 ];
+/// Of the shard, endpoints know its words alone.
+const PORT: &str = "core::port::";
 /// The load generator must not know the server's inside.
-const BENCH_MAY_USE: &[&str] = &["proto", "net", "cores", "stats"];
-/// Where glommio's name may appear; in `serve` in task bodies.
-const GLOMMIO: &[&str] = &[
-    "src/cores.rs",
-    "src/net/",
-    "src/shard/",
-    "src/serve/connection.rs",
-    "src/control/plane.rs",
-    "src/control/shards.rs",
-    "bench/",
-];
+const BENCH_MAY_USE: &[&str] = &["proto", "sys", "stats"];
+/// Where glommio's name may appear; in `control` for an executor of its own.
+const GLOMMIO: &[&str] = &["src/sys/", "src/glue/", "src/control/plane.rs", "src/control/shards.rs", "bench/"];
+/// Protocols, which the shard and its streams do not know. FLV's tags are the media itself.
+const PROTOCOLS: &[&str] = &["rtmp", "http", "websocket", "ts"];
 const LINES_MAX: usize = 500;
 const TOP_LEVEL: &[&str] = &[
     ".ci",
@@ -100,12 +100,61 @@ fn uses(text: &str, prefix: &str) -> Vec<String> {
 
 #[test]
 fn modules_use_only_what_they_may() {
-    for (path, text) in rust_files() {
+    let tests = |path: &str| path.ends_with("/tests.rs") || path.contains("/tests/");
+    for (path, text) in rust_files().into_iter().filter(|(path, _)| !tests(path)) {
         let Some(module) = path.strip_prefix("src/").and_then(|rest| rest.split(['/', '.']).next()) else { continue };
         let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == module) else { continue };
         for used in uses(&code(&text), "crate") {
             assert!(used == module || allowed.contains(&used.as_str()), "{path} uses {used}");
         }
+    }
+}
+
+/// Endpoints speak to the shard in its port's words, and not to each other; only the registry knows them all.
+#[test]
+fn endpoints_know_the_port_and_not_each_other() {
+    let is_endpoint = |path: &str| path.starts_with("src/endpoint/") && path.matches('/').count() > 2;
+    let files: Vec<_> = rust_files().into_iter().filter(|(path, _)| is_endpoint(path)).collect();
+    let folder = |path: &str| path.split('/').nth(2).unwrap_or_default().to_owned();
+    for (path, text) in &files {
+        for line in circles::uses(&code(text)) {
+            assert!(!line.starts_with("crate::core::") || line.contains(PORT), "{path}: {line}");
+            for other in files.iter().map(|(other, _)| folder(other)).filter(|other| *other != folder(path)) {
+                let names = [
+                    format!("crate::endpoint::{other}"),
+                    format!("super::{other}::"),
+                    format!("super::super::{other}"),
+                ];
+                assert!(!names.iter().any(|name| line.starts_with(name)), "{path} names {other}: {line}");
+            }
+        }
+    }
+    assert!(files.len() > 5, "{} files of endpoints", files.len());
+}
+
+/// The shard and its streams name no protocol.
+#[test]
+fn the_core_names_no_protocol() {
+    let inner = |path: &str| ["src/core/", "src/media/", "src/mesh/"].iter().any(|folder| path.starts_with(folder));
+    for (path, text) in rust_files().into_iter().filter(|(path, _)| inner(path)) {
+        for line in circles::uses(&code(&text)) {
+            let named = PROTOCOLS.iter().find(|name| line.contains(&format!("proto::{name}")));
+            assert!(named.is_none(), "{path}: {line}");
+        }
+    }
+}
+
+/// No file comes back to itself by way of what it imports.
+#[test]
+fn files_do_not_import_each_other_in_circles() {
+    for root in ["src", "bench"] {
+        let files: Vec<_> = rust_files()
+            .into_iter()
+            .filter(|(path, _)| path.starts_with(&format!("{root}/")))
+            .map(|(path, text)| (path, code(&text)))
+            .collect();
+        let found = circles::circles(root, &files);
+        assert!(found.is_empty(), "{found:#?}");
     }
 }
 
@@ -119,11 +168,11 @@ fn the_load_generator_knows_no_server() {
 }
 
 #[test]
-fn unsafe_stands_in_net_and_glommio_where_it_may() {
+fn unsafe_stands_in_sys_and_glommio_where_it_may() {
     for (path, text) in rust_files().into_iter().filter(|(path, _)| !path.starts_with("tests/")) {
         let code = code(&text);
         let unsafe_code = code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl");
-        assert!(!unsafe_code || path.starts_with("src/net/"), "unsafe in {path}");
+        assert!(!unsafe_code || path.starts_with("src/sys/"), "unsafe in {path}");
         let glommio = code.contains("glommio::");
         assert!(!glommio || GLOMMIO.iter().any(|place| path.starts_with(place)), "glommio in {path}");
     }

@@ -1,7 +1,7 @@
 //! Proxy headers: whole at one place and no other, and what a balancer would write is read.
 #![no_main]
 
-use corecast::proto::rtmp::proxy::{ProxyHeader, read};
+use corecast::proto::proxy::{ProxyHeader, read};
 use corecast_fuzz::{seeds, within};
 use libfuzzer_sys::fuzz_target;
 use std::net::SocketAddr;

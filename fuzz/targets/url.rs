@@ -3,7 +3,8 @@
 
 use corecast::proto::{
     http::HttpUrl,
-    rtmp::url::{DEFAULT_VHOST, NAME_BYTES_MAX, RtmpUrl, StreamAddress},
+    address::{DEFAULT_VHOST, NAME_BYTES_MAX, StreamAddress},
+    rtmp::url::RtmpUrl,
 };
 use corecast_fuzz::{bound, seeds, within};
 use libfuzzer_sys::fuzz_target;

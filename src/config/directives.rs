@@ -79,6 +79,8 @@ pub(super) enum Values {
     Path,
     /// Any word, for example this one.
     Text(&'static str),
+    /// Templates of paths.
+    Mounts,
     /// The same, and not for everybody's eyes.
     Secret(&'static str),
     /// `http://host[:port]/path`, several.
@@ -100,6 +102,10 @@ impl Values {
             Self::Addresses => "[ip:]port, for example `listen 1935 [::]:1935;`".to_owned(),
             Self::Path => "a file's path".to_owned(),
             Self::Text(example) | Self::Secret(example) => format!("a word, for example `{example}`"),
+            Self::Mounts => {
+                "paths with `[stream]` that end in .flv, .ts, .aac or .mp3, such as `[vhost]/[app]/[stream].ts`"
+                    .to_owned()
+            }
             Self::Urls => "one or several http:// or https:// URLs".to_owned(),
             Self::Rules => {
                 "`publish` or `play`, and `all`, an address, or a network such as 10.0.0.0/8; several".to_owned()
@@ -178,7 +184,7 @@ macro_rules! known {
     };
 }
 
-use Values::{Addresses, Decimal, Flag, Number, NumberOrAuto, Path, Rules, Secret, Text, Urls, Word};
+use Values::{Addresses, Decimal, Flag, Mounts, Number, NumberOrAuto, Path, Rules, Secret, Text, Urls, Word};
 
 known! {
     Top {
@@ -304,16 +310,17 @@ known! {
         "reduce_sequence_header" Flag, "off", Now, "A sequence header that repeats the last one is left out.";
     }
     HttpRemux {
-        "enabled" Flag, "off", NextConnection, "Whether streams are served as HTTP-FLV and WebSocket-FLV.";
-        "mount" Text("[vhost]/[app]/[stream].flv"), "[vhost]/[app]/[stream].flv", NextConnection,
-            "Under which path. [app] and [stream] stand for the stream's; [vhost] may stand before the first slash.";
-        "has_audio" Flag, "on", NextConnection, "Whether the FLV header may announce audio.";
-        "has_video" Flag, "on", NextConnection, "Whether the FLV header may announce video.";
+        "enabled" Flag, "off", NextConnection, "Whether streams are served by HTTP and WebSocket: FLV, MPEG-TS, AAC, MP3.";
+        "mount" Mounts, "[vhost]/[app]/[stream].flv", NextConnection,
+            "Under which paths; .flv, .ts, .aac or .mp3 says as what. [vhost] may stand before the first slash. Ours: \
+             several.";
+        "has_audio" Flag, "on", NextConnection, "Whether FLV's header may announce audio, and MPEG-TS has it.";
+        "has_video" Flag, "on", NextConnection, "Whether FLV's header may announce video, and MPEG-TS has it.";
         "guess_has_av" Flag, "on", NextConnection,
             "Whether the FLV header announces what the stream has; off: what has_audio and has_video say.";
         "drop_if_not_match" Flag, "on", NextConnection, "Whether tags of a kind whose has_ is off are left out.";
-        "fast_cache" Number("seconds", 0..=3600), "0", NextConnection,
-            "For MP3 and AAC by HTTP, which are not served yet; FLV takes no notice, as in SRS.";
+        "fast_cache" Decimal("seconds", 0..=3600), "0", NextConnection,
+            "Sound that players of AAC and MP3 get at once, as far as there has been that much.";
         "wait_stream" Number("seconds", 0..=600), "0", NextConnection,
             "Ours. How long a request for a stream that nobody publishes waits for it before 404.";
     }

@@ -131,6 +131,7 @@ fn shown(known: &Known, text: &str) -> String {
         | Values::Number(..)
         | Values::NumberOrAuto(..)
         | Values::Decimal(..)
+        | Values::Mounts
         | Values::Word(_)
         | Values::Path
         | Values::Text(_) => quoted(text),

@@ -1,9 +1,6 @@
 //! What is wrong with a configuration, drawn with its place.
 
-use super::{
-    source::{Place, Sources},
-    syntax::Word,
-};
+use super::place::{Place, Sources, Word};
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::fmt;
 use strsim::osa_distance;

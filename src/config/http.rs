@@ -70,8 +70,9 @@ pub struct Exporter {
 pub struct HttpRemux {
     /// Whether streams are served.
     pub enabled: bool,
-    /// The path's template, from the first slash on: `/[app]/[stream].flv`.
-    pub mount: String,
+    /// The paths' templates, from the first slash on: `/[app]/[stream].flv`; the end says what is served. SRS:
+    /// `mount`, with one.
+    pub mounts: Vec<String>,
     /// Whether the FLV header may announce audio.
     pub has_audio: bool,
     /// Whether the FLV header may announce video.
@@ -82,6 +83,8 @@ pub struct HttpRemux {
     pub drop_if_not_match: bool,
     /// How long a request waits for a stream that nobody publishes, in seconds. Ours: `wait_stream`.
     pub wait_stream_s: u32,
+    /// Sound that players of AAC and MP3 get at once, in ms. SRS: `fast_cache`.
+    pub fast_cache_ms: u32,
 }
 
 /// A vhost's `http_hooks` section; no URLs unless enabled.

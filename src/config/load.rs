@@ -6,8 +6,9 @@ use super::{
     directives::Block,
     explain::{Line, quoted},
     faults::{Fault, nearest},
+    place::Word,
     section::{Loader, Section},
-    syntax::{Directive, Word},
+    syntax::Directive,
 };
 use crate::tls;
 use std::{

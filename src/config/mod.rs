@@ -10,6 +10,7 @@ mod faults;
 mod http;
 mod load;
 mod mount;
+mod place;
 mod section;
 mod source;
 mod syntax;
@@ -20,13 +21,14 @@ pub use http::{Action, Auth, Exporter, Hooks, HttpApi, HttpRemux, HttpServer, Ru
 
 use crate::tls;
 use directives::{KNOWN, NOT_YET_VARIABLES};
+use place::{Place, Word};
 use section::Loader;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
-use syntax::{Directive, Word};
+use syntax::Directive;
 
 /// What the binary runs with if no file is given: `conf/default.conf`.
 pub const DEFAULT: &str = include_str!("../../conf/default.conf");
@@ -324,7 +326,7 @@ impl Config {
     /// thing.
     pub fn live_stream<'a>(&'a self, host: &str, path: &'a str) -> Option<(&'a Arc<Vhost>, &'a str, &'a str)> {
         let vhost = self.vhost(host).filter(|vhost| vhost.enabled && vhost.http_remux.enabled)?;
-        let (app, stream) = mount::find(&vhost.http_remux.mount, path)?;
+        let (app, stream) = vhost.http_remux.mounts.iter().find_map(|mount| mount::find(mount, path))?;
         Some((vhost, app, stream))
     }
 
@@ -351,7 +353,7 @@ fn take_variables(loader: &mut Loader, variables: &[(String, String)]) {
     for line in text.lines() {
         let word = |start: usize, text: &str| {
             let span = at + start..at + start + text.len();
-            Word { text: text.to_owned(), place: source::Place { source, span } }
+            Word { text: text.to_owned(), place: Place { source, span } }
         };
         let (name, value) = line.split_once('=').unwrap_or((line, ""));
         let first = word(0, name);

@@ -1,5 +1,16 @@
 //! Which stream a path means: `http_remux`'s `mount`.
 
+/// What a path ends in says what is served there.
+const SUFFIXES: [&str; 4] = [".flv", ".ts", ".aac", ".mp3"];
+
+/// A template as it stands in a configuration, without `[vhost]`; `None` if it is none.
+pub(super) fn read(text: &str) -> Option<String> {
+    let template = text.strip_prefix("[vhost]").unwrap_or(text);
+    let once = template.matches("[stream]").count() == 1 && template.matches("[app]").count() <= 1;
+    let known = SUFFIXES.iter().any(|suffix| template.ends_with(suffix));
+    (template.starts_with('/') && once && known).then(|| template.to_owned())
+}
+
 /// App and stream that `path` names under a template such as `/[app]/[stream].flv`; `[stream]` is one level,
 /// `[app]` may be several.
 pub(super) fn find<'p>(template: &'p str, path: &'p str) -> Option<(&'p str, &'p str)> {

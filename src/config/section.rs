@@ -6,8 +6,8 @@ use super::{
     directives::{Block, KNOWN, Known, NOT_YET, Values, known},
     explain::{Line, Origin, quoted},
     faults::{Fault, nearest},
-    source::{Place, Sources},
-    syntax::{Directive, Word},
+    place::{Place, Sources, Word},
+    syntax::Directive,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -180,6 +180,18 @@ impl<'l> Section<'l> {
         self.take(name, self.default_of(name), read).map_or(0, |(number, _)| number)
     }
 
+    /// Seconds with a fraction, in ms.
+    pub(super) fn milliseconds(&mut self, name: &'static str) -> u32 {
+        let read = |values: &Values, text: &str| {
+            let Values::Decimal(_, range) = values else { return None };
+            let allowed = f64::from(*range.start())..=f64::from(*range.end());
+            let seconds: f64 = text.parse().ok().filter(|seconds| allowed.contains(seconds))?;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the range")]
+            Some((seconds * 1000.0) as u32)
+        };
+        self.take(name, self.default_of(name), read).map_or(0, |(number, _)| number)
+    }
+
     /// Which of the directive's words is set.
     pub(super) fn choice(&mut self, name: &'static str) -> (String, Option<Word>) {
         let read = |values: &Values, text: &str| match values {
@@ -190,6 +202,7 @@ impl<'l> Section<'l> {
             | Values::Number(..)
             | Values::NumberOrAuto(..)
             | Values::Decimal(..)
+            | Values::Mounts
             | Values::Addresses
             | Values::Urls
             | Values::Rules => None,
@@ -207,8 +220,9 @@ impl<'l> Section<'l> {
         let Some(known) = known(self.block, name) else { unreachable!("{name} is not in the table") };
         let in_file = self.one(name);
         let Some(directive) = self.loader.variable(known).or(in_file) else {
-            self.loader.explained.push(Line::Value { known, text: String::new(), origin: Origin::Default });
-            return Vec::new();
+            let text = self.default_of(name);
+            self.loader.explained.push(Line::Value { known, text: text.to_owned(), origin: Origin::Default });
+            return text.split_whitespace().filter_map(read).collect();
         };
         if directive.arguments.is_empty() || directive.block.is_some() {
             self.loader.fault(&directive.name, format!("`{name}` needs a value"), known.values.allowed());

@@ -2,12 +2,12 @@
 
 use super::{
     faults::Fault,
-    syntax::{self, Directive, Word},
+    place::{Sources, Word},
+    syntax::{self, Directive},
 };
 use std::{
     fs,
     io::Read,
-    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -18,40 +18,7 @@ const FILES_MAX: usize = 256;
 /// Most bytes of one file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// A text with a name.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Source {
-    pub(super) name: String,
-    pub(super) text: String,
-}
-
-/// Bytes of a source.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Place {
-    /// Which text, in the order that they were read.
-    pub source: usize,
-    /// Which bytes of it.
-    pub span: Range<usize>,
-}
-
-/// All texts of one configuration.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Sources(pub(super) Vec<Source>);
-
 impl Sources {
-    /// Adds a text; returns its number.
-    pub(super) fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> usize {
-        self.0.push(Source { name: name.into(), text: text.into() });
-        self.0.len() - 1
-    }
-
-    /// `file:line` of a place.
-    pub(super) fn line_of(&self, place: &Place) -> String {
-        let Some(Source { name, text }) = self.0.get(place.source) else { return String::new() };
-        let before = text.get(..place.span.start).unwrap_or_default();
-        format!("{name}:{}", before.matches('\n').count() + 1)
-    }
-
     /// Parses a text, and what it includes.
     pub(super) fn parse(&mut self, path: Option<&Path>, source: usize, faults: &mut Vec<Fault>) -> Vec<Directive> {
         let directory = path.and_then(Path::parent).map(Path::to_path_buf);

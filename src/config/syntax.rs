@@ -3,7 +3,7 @@
 use super::{
     directives::{KNOWN, NOT_YET},
     faults::Fault,
-    source::Place,
+    place::{Place, Word},
 };
 use std::{iter::Peekable, ops::Range};
 use winnow::{
@@ -21,13 +21,6 @@ pub(super) struct Directive {
     pub(super) name: Word,
     pub(super) arguments: Vec<Word>,
     pub(super) block: Option<Vec<Self>>,
-}
-
-/// A word and the bytes that it stands in.
-#[derive(Clone, Debug)]
-pub(super) struct Word {
-    pub(super) text: String,
-    pub(super) place: Place,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -1,8 +1,8 @@
 //! What `http_server` serves beside streams: its `dir`, and the page, whose files are embedded.
 
 use super::{
-    api::{Reply, allow_origins, method_not_allowed, preflight},
     files,
+    reply::{Reply, allow_origins, method_not_allowed, preflight},
 };
 use crate::config::HttpServer;
 use bytes::Bytes;

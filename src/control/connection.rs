@@ -4,8 +4,8 @@
 //! a live stream ends hyper's part: the connection goes back to a shard.
 
 use crate::{
-    net::Receiver,
     proto::http::{Body, HEAD_BYTES_MAX, Head, HeadError},
+    sys::Receiver,
     tls,
 };
 use hyper::rt::{Read, ReadBufCursor, Write};

@@ -3,7 +3,7 @@
 //! A shard hands an event over and goes on; who asked waits without holding anything up. What hangs is bounded
 //! on all sides: the time of an answer, the calls of one URL at once, the threads, the events that wait.
 
-use crate::net::CpuMask;
+use crate::sys::CpuMask;
 use async_channel::{Receiver, Sender};
 use rustls::crypto::aws_lc_rs;
 use serde_json::{Map, Value};

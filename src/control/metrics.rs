@@ -1,6 +1,6 @@
 //! Prometheus's text format 0.0.4: SRS's names, and ours.
 
-use super::{ShardReport, StreamReport, api::merge, system};
+use super::{ShardReport, StreamReport, merge, system};
 use crate::{
     config::Exporter,
     stats::{Histogram, ShardStats},

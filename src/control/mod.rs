@@ -13,12 +13,14 @@ pub mod hooks;
 mod metrics;
 mod openapi;
 mod plane;
+mod reply;
 mod report;
 mod shards;
 mod system;
 
 pub use access::ClientId;
 pub use plane::{CONNECTIONS_MAX, start};
+pub(in crate::control) use report::merge;
 pub use report::{AudioReport, ClientReport, PublishReport, ShardReport, StreamReport, VideoReport};
 
 use crate::{

@@ -1,6 +1,6 @@
 //! The API's description, from the types that it answers with.
 
-use super::api::model;
+use super::{api::model, reply::Failure};
 use std::sync::OnceLock;
 use utoipa::OpenApi;
 
@@ -27,9 +27,9 @@ macro_rules! paths {
         $(
             #[utoipa::path(get, path = $path, description = $about, responses(
                 (status = 200, description = "As asked", body = model::$answer),
-                (status = 401, description = "Who asks has not proved who it is", body = model::Failure),
-                (status = 403, description = "Not for who asks", body = model::Failure),
-                (status = 503, description = "A shard does not answer", body = model::Failure),
+                (status = 401, description = "Who asks has not proved who it is", body = Failure),
+                (status = 403, description = "Not for who asks", body = Failure),
+                (status = 503, description = "A shard does not answer", body = Failure),
             ))]
             #[expect(dead_code, reason = "describes a path")]
             fn $name() {}
@@ -59,10 +59,10 @@ macro_rules! lists {
                 ("count" = Option<u32>, Query, description = "How many to list, 10 unless given", maximum = 1000),
             ), responses(
                 (status = 200, description = "As asked", body = model::$answer),
-                (status = 400, description = "start or count is no such number", body = model::Failure),
-                (status = 401, description = "Who asks has not proved who it is", body = model::Failure),
-                (status = 403, description = "Not for who asks", body = model::Failure),
-                (status = 503, description = "A shard does not answer", body = model::Failure),
+                (status = 400, description = "start or count is no such number", body = Failure),
+                (status = 401, description = "Who asks has not proved who it is", body = Failure),
+                (status = 403, description = "Not for who asks", body = Failure),
+                (status = 503, description = "A shard does not answer", body = Failure),
             ))]
             #[expect(dead_code, reason = "describes a path")]
             fn $name() {}
@@ -82,11 +82,11 @@ macro_rules! ones {
                 ("id" = String, Path, description = "As the list has it", pattern = "^[0-9a-z]+-[0-9a-f]+$"),
             ), responses(
                 (status = 200, description = "As asked", body = model::$answer),
-                (status = 401, description = "Who asks has not proved who it is", body = model::Failure),
-                (status = 403, description = "Not for who asks", body = model::Failure),
+                (status = 401, description = "Who asks has not proved who it is", body = Failure),
+                (status = 403, description = "Not for who asks", body = Failure),
                 (status = 400, description = "No path of UTF-8", body = String, content_type = "text/plain"),
-                (status = 404, description = "There is none", body = model::Failure),
-                (status = 503, description = "A shard does not answer", body = model::Failure),
+                (status = 404, description = "There is none", body = Failure),
+                (status = 503, description = "A shard does not answer", body = Failure),
             ))]
             #[expect(dead_code, reason = "describes a path")]
             fn $name() {}
@@ -105,11 +105,11 @@ ones! {
     ("rpc" = inline(Rpc), Query, description = "What to do"),
 ), responses(
     (status = 200, description = "Done", body = model::Raw),
-    (status = 400, description = "rpc is neither", body = model::Failure),
-    (status = 401, description = "Who asks has not proved who it is", body = model::Failure),
-    (status = 403, description = "Switched off, or not for who asks", body = model::Failure),
-    (status = 422, description = "The configuration has faults", body = model::Failure),
-    (status = 503, description = "It takes long", body = model::Failure),
+    (status = 400, description = "rpc is neither", body = Failure),
+    (status = 401, description = "Who asks has not proved who it is", body = Failure),
+    (status = 403, description = "Switched off, or not for who asks", body = Failure),
+    (status = 422, description = "The configuration has faults", body = Failure),
+    (status = 503, description = "It takes long", body = Failure),
 ))]
 #[expect(dead_code, reason = "describes a path")]
 fn raw() {}

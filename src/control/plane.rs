@@ -6,9 +6,8 @@ use super::{
 };
 use crate::{
     config::Service,
-    cores,
-    net::Receiver,
     proto::http::{Head, plain_response},
+    sys::{Receiver, cores},
 };
 use async_channel::Sender;
 use bytes::Bytes;

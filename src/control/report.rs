@@ -1,6 +1,7 @@
 //! What shards tell of themselves.
 
 use crate::stats::Histogram;
+use std::collections::BTreeMap;
 
 /// What one shard knows.
 #[derive(Clone, Debug, Default)]
@@ -120,4 +121,21 @@ pub struct ClientReport {
     pub skips: u64,
     /// How long the next tag for it has been waiting, in ms.
     pub lag_ms: u64,
+}
+
+/// One report per stream of all shards' parts of it, by key, with the flush intervals.
+pub(super) fn merge(reports: &[ShardReport]) -> BTreeMap<&str, (StreamReport, Vec<u64>)> {
+    let mut merged: BTreeMap<&str, (StreamReport, Vec<u64>)> = BTreeMap::new();
+    for part in reports.iter().flat_map(|report| &report.streams) {
+        let (whole, flush) = merged.entry(&part.key).or_default();
+        whole.key.clone_from(&part.key);
+        whole.publish = whole.publish.take().or_else(|| part.publish.clone());
+        whole.players += part.players;
+        whole.sent_bytes += part.sent_bytes;
+        whole.sent_kbps += part.sent_kbps;
+        whole.skips += part.skips;
+        whole.age.add(&part.age);
+        flush.push(part.flush_ms);
+    }
+    merged
 }

@@ -95,7 +95,7 @@ async fn ask_all(server: &dyn Server) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Config, cores, stats::ShardStats};
+    use crate::{config::Config, stats::ShardStats, sys::cores};
     use std::{
         cell::Cell,
         sync::{

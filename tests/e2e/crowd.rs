@@ -5,7 +5,7 @@ use crate::{
     peer::{AVC_HEADER, Peer, command, status_code},
     web::Web,
 };
-use corecast::{proto::amf::Value, shard::home_of};
+use corecast::{mesh::home_of, proto::amf::Value};
 use std::{net::SocketAddr, thread::JoinHandle, time::Duration};
 
 /// How long a player waits for what must come.

@@ -9,7 +9,7 @@ use crate::{
     peer::{AVC_HEADER, Peer, connected},
     rtmps::make_certificate,
     server::{Server, eventually},
-    web::{Web, get, node_modules, raw, read_answer, read_chunks, read_head, request},
+    web::{Web, get, node_modules, raw, read_answer, read_chunks, read_head, request, websocket},
 };
 use bytes::Bytes;
 use corecast::proto::flv::{Tag, TagKind, file};
@@ -290,14 +290,7 @@ fn websocket_flv_arrives_whole() {
     let Some(modules) = node_modules().filter(|_| have("node") && have("ffmpeg")) else { return };
     let web = Web::flv();
     let file = web.server.file("ws.flv");
-    let script = "const { WebSocket } = require('ws'); const fs = require('fs'); const [url, file] = process.argv.slice(1);\
-                  const out = fs.createWriteStream(file); const socket = new WebSocket(url);\
-                  socket.on('message', (data, binary) => { if (!binary) process.exit(3); out.write(data); });\
-                  socket.on('ping', () => {}); socket.on('error', (error) => { console.error(error); process.exit(2); });\
-                  socket.on('close', (code) => out.end(() => process.exit(code === 1000 ? 0 : 1)));";
-    let mut node = bounded("node");
-    node.current_dir(modules).args(["-e", script, &format!("ws://{}/live/ws.flv", web.http())]).arg(&file);
-    let player = Running::start(&mut node);
+    let player = websocket(&modules, &format!("ws://{}/live/ws.flv", web.http()), &file);
     web.server.wait_for_log("WebSocket", 1);
     publish(Path::new("ffmpeg"), &avc_aac(), &web.server.url("/live/ws")).success();
     player.success();

@@ -20,6 +20,7 @@ mod holes_websocket;
 mod hooks;
 mod http_bad;
 mod http_flv;
+mod http_ts;
 mod live;
 mod media;
 mod operation;

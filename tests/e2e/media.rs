@@ -44,6 +44,12 @@ pub(crate) fn aac_only() -> PathBuf {
     made("aac.flv", Path::new("ffmpeg"), "-vn -c:a aac -b:a 96k", "")
 }
 
+/// H.264 and MP3.
+pub(crate) fn mp3() -> PathBuf {
+    let codec = "-c:v libx264 -preset veryfast -bf 2 -g 30 -b:v 600k -c:a libmp3lame -b:a 96k";
+    made("mp3.flv", Path::new("ffmpeg"), codec, "")
+}
+
 /// Bodies of about 400 kB a second, so that small chunks and several sends per GOP come up.
 pub(crate) fn avc_large() -> PathBuf {
     let codec = "-c:v libx264 -preset ultrafast -bf 2 -g 60 -b:v 6000k -c:a aac -b:a 128k";

@@ -1,6 +1,7 @@
 //! A server with everything that speaks HTTP, and requests by hand.
 
 use crate::{
+    media::{Running, bounded},
     peer::connected,
     server::{LIMIT, Server, eventually},
 };
@@ -254,4 +255,15 @@ pub(crate) fn tool(path: &str) -> Option<PathBuf> {
     let skip = std::env::var_os("CORECAST_SKIP_MISSING_TOOLS").is_some();
     assert!(path.exists() || skip, "{} is missing: run scripts/check", path.display());
     path.exists().then_some(path)
+}
+
+/// node's `ws` writing a WebSocket's binary messages to a file, until it is closed in good order.
+pub(crate) fn websocket(modules: &Path, url: &str, file: &Path) -> Running {
+    let script = "const { WebSocket } = require('ws'); const fs = require('fs'); const [url, file] = process.argv.slice(1);\
+                  const out = fs.createWriteStream(file); const socket = new WebSocket(url);\
+                  socket.on('message', (data, binary) => { if (!binary) process.exit(3); out.write(data); });\
+                  socket.on('ping', () => {}); socket.on('error', (error) => { console.error(error); process.exit(2); });\
+                  socket.on('close', (code) => out.end(() => process.exit(code === 1000 ? 0 : 1)));";
+    let mut node = bounded("node");
+    Running::start(node.current_dir(modules).args(["-e", script, url]).arg(file))
 }

@@ -10,7 +10,9 @@
 
 use bytes::Bytes;
 use corecast::{
-    net::{Gather, SendBuf},
+    endpoint::chunks::{self as wire, ChunkStreams},
+    media::{Entry, Replica, Schedule, Settings, Snapshot, Step, Subscription},
+    mesh::ring::{self as mesh, Mesh},
     proto::{
         codec,
         flv::{Tag, TagKind},
@@ -19,9 +21,7 @@ use corecast::{
             chunk_writer::ChunkWriter,
         },
     },
-    serve::wire::{self, ChunkStreams},
-    shard::mesh::{self, Mesh},
-    stream::{Entry, Replica, Schedule, Settings, Snapshot, Step, Subscription},
+    sys::{Gather, SendBuf},
 };
 use gungraun::prelude::*;
 use std::hint::black_box;

@@ -5,8 +5,10 @@ use crate::config::{
     Action, Auth, Exporter, Hooks, HttpApi, HttpRemux, HttpServer, Listen, Rule, Security, Service, SignedUrl,
     directives::Block,
     explain::Line,
+    mount,
+    place::Word,
     section::{Loader, Section},
-    syntax::{Directive, Word},
+    syntax::Directive,
 };
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -176,27 +178,20 @@ impl VhostBlocks {
 fn load_remux(mut section: Section<'_>) -> HttpRemux {
     section.loader.explained.push(Line::Open("http_remux".to_owned()));
     let enabled = section.flag("enabled");
-    let (mount, mount_word) = section.text("mount");
-    let remux = HttpRemux {
+    let mounts = section.words("mount", mount::read);
+    let mut remux = HttpRemux {
         enabled,
-        mount: mount.strip_prefix("[vhost]").unwrap_or(&mount).to_owned(),
+        mounts,
         has_audio: section.flag("has_audio"),
         has_video: section.flag("has_video"),
         guess_has_av: section.flag("guess_has_av"),
         drop_if_not_match: section.flag("drop_if_not_match"),
         wait_stream_s: section.number("wait_stream"),
+        fast_cache_ms: section.milliseconds("fast_cache"),
     };
-    section.number("fast_cache");
-    if let Some(word) = mount_word {
-        let help = "write `[vhost]/[app]/[stream].flv`";
-        if [".ts", ".aac", ".mp3"].iter().any(|suffix| mount.ends_with(suffix)) {
-            section.loader.fault(&word, format!("`{mount}` is SRS's and not supported: HTTP-TS, AAC, MP3"), help);
-        } else if !remux.mount.starts_with('/')
-            || remux.mount.matches("[stream]").count() != 1
-            || remux.mount.matches("[app]").count() > 1
-        {
-            section.loader.fault(&word, format!("`{mount}` is no path with `[stream]` in it"), help);
-        }
+    // It costs memory, and is for sound alone.
+    if !remux.mounts.iter().any(|mount| mount.ends_with(".aac") || mount.ends_with(".mp3")) {
+        remux.fast_cache_ms = 0;
     }
     section.loader.explained.push(Line::Close);
     section.finish();

@@ -3,22 +3,21 @@
 pub(super) mod model;
 
 use super::{
-    Call, ClientId, ClientReport, Server, ShardReport, StreamReport, access, assets, auth, metrics, openapi,
+    Call, ClientId, ClientReport, Server, ShardReport, access, assets, auth, merge, metrics, openapi,
+    reply::{Reply, Wrong, allow_origins, code, failure, json_text, method_not_allowed, preflight, reply, wrong},
     shards::{self, Reports, Silent, within},
     system::{self, Sampler},
 };
 use crate::config::{Config, Listen, Service};
 use async_channel::Sender;
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{HeaderMap, Method, Response, StatusCode, header, http::request::Parts};
+use hyper::{Method, StatusCode, header, http::request::Parts};
 use model::{
-    Client, Clients, Done, Failure, Figures, Kbps, OneClient, OneStream, OneVhost, Raw, Shard, Shards, Stream, Streams,
-    Urls, Version, Versions, Vhost, Vhosts,
+    Client, Clients, Done, Figures, Kbps, OneClient, OneStream, OneVhost, Raw, Shard, Shards, Stream, Streams, Urls,
+    Version, Versions, Vhost, Vhosts,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 /// Entries of a list where the request names no `count`, as in SRS.
 const COUNT: usize = 10;
@@ -27,39 +26,11 @@ const COUNT_MAX: usize = 1000;
 /// How long a reload may take.
 const RELOAD_TIME: Duration = Duration::from_secs(20);
 
-/// SRS's numbers of what goes wrong.
-mod code {
-    pub(super) const FORBIDDEN: u32 = 1000;
-    pub(super) const NO_SUCH_PATH: u32 = 1001;
-    pub(super) const BAD_REQUEST: u32 = 1002;
-    pub(super) const BUSY: u32 = 1003;
-    pub(super) const RAW_DISABLED: u32 = 1061;
-    pub(super) const RAW_FAILED: u32 = 1063;
-    pub(super) const NO_VHOST: u32 = 2047;
-    pub(super) const NO_STREAM: u32 = 2048;
-    pub(super) const NO_CLIENT: u32 = 2049;
-}
-
-pub(super) type Reply = Response<Full<Bytes>>;
-
 /// What answers requests.
 pub(super) struct Api {
     server: Box<dyn Server>,
     sampler: Sampler,
     reports: Reports,
-}
-
-/// A request that goes wrong.
-struct Wrong(StatusCode, u32, String);
-
-impl From<Silent> for Wrong {
-    fn from(silent: Silent) -> Self {
-        wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, silent.to_string())
-    }
-}
-
-fn wrong(status: StatusCode, code: u32, message: impl Into<String>) -> Wrong {
-    Wrong(status, code, message.into())
 }
 
 impl Api {
@@ -307,23 +278,6 @@ impl Api {
     }
 }
 
-/// One report per stream of all shards' parts of it, by key, with the flush intervals.
-pub(super) fn merge(reports: &[ShardReport]) -> BTreeMap<&str, (StreamReport, Vec<u64>)> {
-    let mut merged: BTreeMap<&str, (StreamReport, Vec<u64>)> = BTreeMap::new();
-    for part in reports.iter().flat_map(|report| &report.streams) {
-        let (whole, flush) = merged.entry(&part.key).or_default();
-        whole.key.clone_from(&part.key);
-        whole.publish = whole.publish.take().or_else(|| part.publish.clone());
-        whole.players += part.players;
-        whole.sent_bytes += part.sent_bytes;
-        whole.sent_kbps += part.sent_kbps;
-        whole.skips += part.skips;
-        whole.age.add(&part.age);
-        flush.push(part.flush_ms);
-    }
-    merged
-}
-
 /// `start` and `count` of a list.
 fn page(query: &str) -> Result<(usize, usize), Wrong> {
     let number = |name: &str, default: usize, most: usize| {
@@ -391,57 +345,10 @@ fn request(head: &Parts) -> Value {
     json!({ "uri": uri, "path": head.uri.path(), "METHOD": head.method.as_str(), "headers": headers })
 }
 
-fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
-    *reply.status_mut() = status;
-    let headers = reply.headers_mut();
-    headers.insert(header::SERVER, header::HeaderValue::from_static("corecast"));
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
-    reply
-}
-
-fn json_text(status: StatusCode, text: String) -> Reply {
-    reply(status, "application/json", text)
-}
-
 fn ok(answer: &impl Serialize) -> Reply {
     json_text(StatusCode::OK, serde_json::to_string(answer).unwrap_or_default())
 }
 
-fn failure(Wrong(status, code, message): &Wrong) -> Reply {
-    let text = serde_json::to_string(&Failure { code: *code, message: message.clone() }).unwrap_or_default();
-    let mut reply = json_text(*status, text);
-    if *status == StatusCode::UNAUTHORIZED {
-        let challenge = header::HeaderValue::from_static("Basic realm=\"corecast\", charset=\"UTF-8\"");
-        reply.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-    }
-    reply
-}
-
-pub(super) fn method_not_allowed(allow: &'static str) -> Reply {
-    let mut reply = failure(&wrong(StatusCode::METHOD_NOT_ALLOWED, code::BAD_REQUEST, format!("allowed: {allow}")));
-    reply.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allow));
-    reply
-}
-
 fn only_get(head: &Parts, reply: Reply) -> Reply {
     if head.method == Method::GET || head.method == Method::HEAD { reply } else { method_not_allowed("GET, HEAD") }
-}
-
-pub(super) fn allow_origins(headers: &mut HeaderMap) {
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, header::HeaderValue::from_static("*"));
-}
-
-pub(super) fn preflight() -> Reply {
-    let mut reply = reply(StatusCode::NO_CONTENT, "text/plain", Bytes::new());
-    let headers = reply.headers_mut();
-    allow_origins(headers);
-    let methods = header::HeaderValue::from_static("GET, HEAD, DELETE, OPTIONS");
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    let wanted = header::HeaderValue::from_static("Authorization, Content-Type, Range");
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted);
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, header::HeaderValue::from_static("86400"));
-    reply
 }

@@ -61,15 +61,6 @@ answers! {
     }
 }
 
-/// What went wrong.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::control) struct Failure {
-    /// SRS's number of it.
-    pub(in crate::control) code: u32,
-    /// In words.
-    pub(in crate::control) message: String,
-}
-
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::control) struct Version {
     pub(in crate::control) major: u32,
@@ -216,11 +207,12 @@ impl Stream {
     }
 }
 
-/// Where `http_remux` mounts a stream.
+/// Where `http_remux` mounts a stream as FLV.
 fn flv_path(config: &Config, vhost: &str, app: &str, stream: &str) -> Option<String> {
     let remux = &config.vhost_named(vhost)?.http_remux;
     let encoded = |text: &str| utf8_percent_encode(text, NAME).to_string();
-    let path = remux.mount.replace("[app]", &encoded(app)).replace("[stream]", &encoded(stream));
+    let mount = remux.mounts.iter().find(|mount| mount.ends_with(".flv"))?;
+    let path = mount.replace("[app]", &encoded(app)).replace("[stream]", &encoded(stream));
     let query = if vhost == DEFAULT_VHOST { String::new() } else { format!("?vhost={}", encoded(vhost)) };
     (remux.enabled && config.http.enabled()).then(|| format!("{path}{query}"))
 }

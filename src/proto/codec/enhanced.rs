@@ -1,6 +1,6 @@
 //! The extended headers of Enhanced RTMP v2 ("Enhanced Video", "Enhanced Audio").
 
-use super::{Class, Codec, TagInfo, video_frame_class};
+use super::{Class, Codec, TagInfo, signed24, video_frame_class};
 
 /// Packet types that video and audio share, and video's own.
 mod packet_type {
@@ -25,16 +25,32 @@ struct Head {
     fourcc: Option<[u8; 4]>,
     /// 0 without multitrack; the first track of several.
     track: u8,
+    /// Bytes up to the media of that track, and of the media; all the rest if it is the only one.
+    bytes: usize,
+    length: Option<usize>,
 }
 
-pub(super) fn inspect_video(first: u8, rest: &[u8]) -> TagInfo {
+impl Head {
+    fn info(&self, class: Class, body: &[u8], composition: bool) -> TagInfo {
+        let info = TagInfo { track: self.track, ..TagInfo::new(class, self.fourcc.map(Codec::FourCc)) };
+        let end = self.length.map_or(body.len(), |length| body.len().min(self.bytes + length));
+        let body = &body[..end];
+        if !composition {
+            return info.behind(self.bytes, body);
+        }
+        let composition_ms = body.get(self.bytes - 1..).map_or(0, signed24);
+        TagInfo { composition_ms, ..info }.behind(self.bytes + 3, body)
+    }
+}
+
+pub(super) fn inspect_video(first: u8, body: &[u8]) -> TagInfo {
     let frame_type = first >> 4 & 0x07;
-    let Some(head) = read_head(first & 0x0F, rest, packet_type::VIDEO_MULTITRACK) else {
-        return TagInfo { class: Class::Data, codec: None };
+    let Some(head) = read_head(first & 0x0F, body, packet_type::VIDEO_MULTITRACK) else {
+        return TagInfo::new(Class::Data, None);
     };
     // ffmpeg marks HDR metadata as a command frame; only others have no body.
     if frame_type == FRAME_TYPE_COMMAND && head.packet_type != packet_type::METADATA {
-        return TagInfo { class: Class::Data, codec: None };
+        return TagInfo::new(Class::Data, None);
     }
     let class = match head.packet_type {
         packet_type::SEQUENCE_START | packet_type::METADATA | packet_type::MPEG2_TS_SEQUENCE_START => slot(&head),
@@ -43,18 +59,22 @@ pub(super) fn inspect_video(first: u8, rest: &[u8]) -> TagInfo {
         packet_type::CODED_FRAMES | packet_type::CODED_FRAMES_X => Class::InterFrame,
         _ => Class::Data,
     };
-    TagInfo { class, codec: head.fourcc.map(Codec::FourCc) }
+    // AVC, HEVC and VVC have a composition time (E-RTMP v2, "Enhanced Video").
+    let reordered = matches!(head.fourcc.as_ref(), Some(b"avc1" | b"hvc1" | b"vvc1"));
+    head.info(class, body, reordered && head.packet_type == packet_type::CODED_FRAMES)
 }
 
-pub(super) fn inspect_audio(packet_type: u8, rest: &[u8]) -> TagInfo {
-    let Some(head) = read_head(packet_type, rest, packet_type::AUDIO_MULTITRACK) else {
-        return TagInfo { class: Class::Audio, codec: None };
+pub(super) fn inspect_audio(packet_type: u8, body: &[u8]) -> TagInfo {
+    let Some(head) = read_head(packet_type, body, packet_type::AUDIO_MULTITRACK) else {
+        return TagInfo::new(Class::Audio, None);
     };
     let class = match head.packet_type {
         packet_type::SEQUENCE_START | packet_type::METADATA => slot(&head),
-        _ => Class::Audio,
+        packet_type::CODED_FRAMES => Class::Audio,
+        // Nothing to hear, but forwarded as what comes between.
+        _ => return TagInfo { track: head.track, ..TagInfo::new(Class::Audio, head.fourcc.map(Codec::FourCc)) },
     };
-    TagInfo { class, codec: head.fourcc.map(Codec::FourCc) }
+    head.info(class, body, false)
 }
 
 /// The FourCC and data of a SequenceStart without multitrack.
@@ -86,16 +106,24 @@ fn skip_mod_ex(mut packet_type: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 /// Follows ModEx and multitrack headers to the packet type that counts; `None` if the body ends.
-fn read_head(packet_type: u8, rest: &[u8], multitrack: u8) -> Option<Head> {
-    let (packet_type, rest) = skip_mod_ex(packet_type, rest)?;
+fn read_head(packet_type: u8, body: &[u8], multitrack: u8) -> Option<Head> {
+    let (packet_type, rest) = skip_mod_ex(packet_type, body.get(1..)?)?;
+    let at = |rest: &[u8]| body.len() - rest.len();
     if packet_type != multitrack {
-        return Some(Head { packet_type, fourcc: rest.first_chunk().copied(), track: 0 });
+        let fourcc = rest.first_chunk().copied();
+        let bytes = at(rest.get(4..).unwrap_or_default());
+        return Some(Head { packet_type, fourcc, track: 0, bytes, length: None });
     }
     let (&types, rest) = rest.split_first()?;
     let (fourcc, rest) = rest.split_first_chunk::<4>()?;
     // With many codecs the FourCC stands at each track, with one codec before them all: the first
     // track's id follows either way.
-    Some(Head { packet_type: types & 0x0F, fourcc: Some(*fourcc), track: *rest.first()? })
+    let (&track, rest) = rest.split_first()?;
+    let one = types >> 4 == 0;
+    let length = rest.first_chunk().map(|&[high, middle, low]| u32::from_be_bytes([0, high, middle, low]) as usize);
+    let (length, rest) =
+        if one { (None, rest) } else { (Some(length.unwrap_or(0)), rest.get(3..).unwrap_or_default()) };
+    Some(Head { packet_type: types & 0x0F, fourcc: Some(*fourcc), track, bytes: at(rest), length })
 }
 
 /// The nibbles after a ModEx's data: its type (0 = nanosecond offset) and the next packet type.

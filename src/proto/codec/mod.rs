@@ -3,7 +3,9 @@
 //! Legacy headers (FLV 10.1 §E.4.2, §E.4.3) and Enhanced RTMP v2's extended ones. Nothing is
 //! changed, and what is not understood is forwarded as it is.
 
+pub mod adts;
 mod enhanced;
+pub mod nal;
 mod sequence;
 mod sound;
 
@@ -41,55 +43,139 @@ pub enum Class {
     Data,
 }
 
-/// A codec's name, for people.
+impl Class {
+    /// The first track's sequence header.
+    pub const SETUP: Self = Self::Header { slot: 0 };
+}
+
+/// A codec that FLV numbers (FLV 10.1 §E.4.2.1, §E.4.3.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Legacy {
+    Pcm,
+    Adpcm,
+    Mp3,
+    Nellymoser,
+    G711A,
+    G711U,
+    Aac,
+    Speex,
+    Opus,
+    H263,
+    Screen,
+    Vp6,
+    Vp6A,
+    Avc,
+    /// By the numbers that Chinese CDNs gave.
+    Hevc,
+    /// The same.
+    Av1,
+    Unknown,
+}
+
+/// A codec, as a tag names it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Codec {
     /// One of FLV's numbered codecs.
-    Legacy(&'static str),
+    Legacy(Legacy),
     /// An E-RTMP FourCC.
     FourCc([u8; 4]),
 }
 
 impl Codec {
+    /// The FourCC that E-RTMP has for it, however the tag names it; `None` where there is none.
+    pub fn fourcc(self) -> Option<[u8; 4]> {
+        Some(*match self {
+            Self::FourCc(fourcc) => return Some(fourcc),
+            Self::Legacy(Legacy::Avc) => b"avc1",
+            Self::Legacy(Legacy::Hevc) => b"hvc1",
+            Self::Legacy(Legacy::Av1) => b"av01",
+            Self::Legacy(Legacy::Aac) => b"mp4a",
+            Self::Legacy(Legacy::Mp3) => b".mp3",
+            Self::Legacy(Legacy::Opus) => b"Opus",
+            Self::Legacy(_) => return None,
+        })
+    }
+
     /// The name in SRS's spelling, `H264` for example.
-    pub fn common_name(&self) -> String {
-        match self {
-            Self::Legacy("AVC") => "H264".to_owned(),
-            Self::Legacy(name) => (*name).to_owned(),
-            Self::FourCc(fourcc) => match fourcc {
-                b"avc1" => "H264".to_owned(),
-                b"hvc1" => "HEVC".to_owned(),
-                b"vvc1" => "VVC".to_owned(),
-                b"av01" => "AV1".to_owned(),
-                b"vp09" => "VP9".to_owned(),
-                b"vp08" => "VP8".to_owned(),
-                b"mp4a" => "AAC".to_owned(),
-                b".mp3" => "MP3".to_owned(),
-                b"fLaC" => "FLAC".to_owned(),
-                b"ac-3" => "AC3".to_owned(),
-                b"ec-3" => "EAC3".to_owned(),
-                _ => self.to_string(),
-            },
-        }
+    pub fn common_name(self) -> String {
+        let name = self.fourcc().and_then(|fourcc| {
+            Some(match &fourcc {
+                b"avc1" => "H264",
+                b"hvc1" => "HEVC",
+                b"vvc1" => "VVC",
+                b"av01" => "AV1",
+                b"vp09" => "VP9",
+                b"vp08" => "VP8",
+                b"mp4a" => "AAC",
+                b".mp3" => "MP3",
+                b"fLaC" => "FLAC",
+                b"ac-3" => "AC3",
+                b"ec-3" => "EAC3",
+                _ => return None,
+            })
+        });
+        name.map_or_else(|| self.to_string(), str::to_owned)
     }
 }
 
 impl fmt::Display for Codec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Legacy(name) => f.write_str(name),
             Self::FourCc(fourcc) => write!(f, "{}", fourcc.escape_ascii()),
+            Self::Legacy(legacy) => f.write_str(match legacy {
+                Legacy::Pcm => "PCM",
+                Legacy::Adpcm => "ADPCM",
+                Legacy::Mp3 => "MP3",
+                Legacy::Nellymoser => "Nellymoser",
+                Legacy::G711A => "G.711A",
+                Legacy::G711U => "G.711U",
+                Legacy::Aac => "AAC",
+                Legacy::Speex => "Speex",
+                Legacy::Opus => "Opus",
+                Legacy::H263 => "H.263",
+                Legacy::Screen => "Screen",
+                Legacy::Vp6 => "VP6",
+                Legacy::Vp6A => "VP6A",
+                Legacy::Avc => "AVC",
+                Legacy::Hevc => "HEVC",
+                Legacy::Av1 => "AV1",
+                Legacy::Unknown => "unknown",
+            }),
         }
     }
 }
 
-/// What [`inspect`] finds.
+/// What [`inspect`] finds: a tag's body is looked at once, where it comes in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TagInfo {
     /// The role.
     pub class: Class,
     /// The codec, where the body names one.
     pub codec: Option<Codec>,
+    /// From decoding to presentation, in ms.
+    pub composition_ms: i32,
+    /// The track; 0 without multitrack.
+    pub track: u8,
+    /// Where the codec's own bytes stand in the body: a frame, or a setup's data.
+    payload: (u32, u32),
+}
+
+impl TagInfo {
+    fn new(class: Class, codec: Option<Codec>) -> Self {
+        Self { class, codec, composition_ms: 0, track: 0, payload: (0, 0) }
+    }
+
+    /// The payload is what stands behind the first `head` bytes of a body.
+    fn behind(self, head: usize, body: &[u8]) -> Self {
+        let bytes = |bytes: usize| u32::try_from(bytes.min(body.len())).unwrap_or(u32::MAX);
+        Self { payload: (bytes(head), bytes(body.len())), ..self }
+    }
+
+    /// The codec's own bytes in the body that was looked at.
+    pub fn payload(self, body: &[u8]) -> &[u8] {
+        body.get(self.payload.0 as usize..self.payload.1 as usize).unwrap_or_default()
+    }
 }
 
 /// Looks at a tag's first bytes.
@@ -99,34 +185,46 @@ pub fn inspect(kind: TagKind, body: &[u8]) -> TagInfo {
         TagKind::Video => inspect_video(body),
         TagKind::Script => {
             let metadata = body.starts_with(b"\x02\x00\x0AonMetaData");
-            TagInfo { class: if metadata { Class::Metadata } else { Class::Data }, codec: None }
+            TagInfo::new(if metadata { Class::Metadata } else { Class::Data }, None)
         }
     }
 }
 
 fn inspect_video(body: &[u8]) -> TagInfo {
-    let &[first, ref rest @ ..] = body else { return TagInfo { class: Class::Data, codec: None } };
+    let &[first, ref rest @ ..] = body else { return TagInfo::new(Class::Data, None) };
     if first & 0x80 != 0 {
-        return enhanced::inspect_video(first, rest);
+        return enhanced::inspect_video(first, body);
     }
-    let name = match first & 0x0F {
-        2 => "H.263",
-        3 => "Screen",
-        4 => "VP6",
-        5 => "VP6A",
-        7 => "AVC",
-        12 => "HEVC",
-        13 => "AV1",
-        _ => "unknown",
+    let legacy = match first & 0x0F {
+        2 => Legacy::H263,
+        3 => Legacy::Screen,
+        4 => Legacy::Vp6,
+        5 => Legacy::Vp6A,
+        7 => Legacy::Avc,
+        12 => Legacy::Hevc,
+        13 => Legacy::Av1,
+        _ => Legacy::Unknown,
     };
-    // The numbered HEVC and AV1 of Chinese CDNs have AVC's packet type.
-    let packet_type = if matches!(first & 0x0F, 7 | 12 | 13) { rest.first().copied() } else { Some(1) };
+    // The numbered HEVC and AV1 of Chinese CDNs have AVC's packet type and composition time.
+    let packeted = matches!(legacy, Legacy::Avc | Legacy::Hevc | Legacy::Av1);
+    let packet_type = if packeted { rest.first().copied() } else { Some(1) };
     let class = match packet_type {
         Some(0) => Class::Header { slot: 0 },
         Some(1) => video_frame_class(first >> 4),
         _ => Class::Data,
     };
-    TagInfo { class, codec: Some(Codec::Legacy(name)) }
+    let info = TagInfo::new(class, Some(Codec::Legacy(legacy)));
+    if !packeted {
+        return info.behind(1, body);
+    }
+    let composition_ms = if class == (Class::Header { slot: 0 }) { 0 } else { signed24(&body[1..]) };
+    TagInfo { composition_ms, ..info }.behind(5, body)
+}
+
+/// The signed 24 bits behind a byte (FLV 10.1 §E.4.3.2, CompositionTime); 0 where there are none.
+fn signed24(bytes: &[u8]) -> i32 {
+    let Some(&[_, high, middle, low]) = bytes.first_chunk() else { return 0 };
+    i32::from_be_bytes([high, middle, low, 0]) >> 8
 }
 
 /// FrameType 1 is a keyframe, 4 one that a server made.
@@ -135,23 +233,24 @@ fn video_frame_class(frame_type: u8) -> Class {
 }
 
 fn inspect_audio(body: &[u8]) -> TagInfo {
-    let &[first, ref rest @ ..] = body else { return TagInfo { class: Class::Audio, codec: None } };
-    let name = match first >> 4 {
-        0 | 3 => "PCM",
-        1 => "ADPCM",
-        2 | 14 => "MP3",
-        4..=6 => "Nellymoser",
-        7 => "G.711A",
-        8 => "G.711U",
-        9 => return enhanced::inspect_audio(first & 0x0F, rest),
-        10 => "AAC",
-        11 => "Speex",
-        13 => "Opus",
-        _ => "unknown",
+    let &[first, ref rest @ ..] = body else { return TagInfo::new(Class::Audio, None) };
+    let legacy = match first >> 4 {
+        0 | 3 => Legacy::Pcm,
+        1 => Legacy::Adpcm,
+        2 | 14 => Legacy::Mp3,
+        4..=6 => Legacy::Nellymoser,
+        7 => Legacy::G711A,
+        8 => Legacy::G711U,
+        9 => return enhanced::inspect_audio(first & 0x0F, body),
+        10 => Legacy::Aac,
+        11 => Legacy::Speex,
+        13 => Legacy::Opus,
+        _ => Legacy::Unknown,
     };
-    let header = matches!(first >> 4, 10 | 13) && rest.first() == Some(&0);
+    let packeted = matches!(legacy, Legacy::Aac | Legacy::Opus);
+    let header = packeted && rest.first() == Some(&0);
     let class = if header { Class::Header { slot: 0 } } else { Class::Audio };
-    TagInfo { class, codec: Some(Codec::Legacy(name)) }
+    TagInfo::new(class, Some(Codec::Legacy(legacy))).behind(if packeted { 2 } else { 1 }, body)
 }
 
 /// What `onMetaData` says.

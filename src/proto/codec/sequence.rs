@@ -4,7 +4,7 @@
 //! ISOBMFF §2.3, AV1 §5.5.1). AVC and HEVC headers may be Annex B byte streams (H.264 §B.1) instead of
 //! configuration records: some encoders send them so.
 
-use super::enhanced;
+use super::{enhanced, nal::annexb};
 use h264_reader::{
     nal::sps::SeqParameterSet,
     rbsp::{BitRead, BitReader, BitReaderError, ByteReader, decode_nal},
@@ -69,7 +69,7 @@ pub fn read_sequence_header(body: &[u8], annexb_first: bool) -> Result<Option<Pi
         Coded::Av1 => return read_av1(data).map(Some),
     };
     let read_sps = |sps: &[u8]| if codec == Coded::Avc { read_avc_sps(sps) } else { read_hevc_sps(sps) };
-    let annexb = || annexb_nals(data).find(is_sps).ok_or(SequenceError::NoSps).and_then(read_sps);
+    let annexb = || annexb(data).find(is_sps).ok_or(SequenceError::NoSps).and_then(read_sps);
     let record = || record_sps(data).and_then(read_sps);
     let picture = if annexb_first {
         annexb().or_else(|_| record())
@@ -108,19 +108,6 @@ fn sequence_header(body: &[u8]) -> Option<(Coded, &[u8])> {
     // The packet type 0, then three bytes of composition time.
     let (&[0, _, _, _], data) = rest.split_first_chunk()? else { return None };
     Some((codec, data))
-}
-
-/// The NAL units of a byte stream, none of them empty.
-fn annexb_nals(data: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let starts: Vec<usize> =
-        data.windows(3).enumerate().filter(|(_, bytes)| *bytes == [0, 0, 1]).map(|(at, _)| at).collect();
-    let ends: Vec<usize> = starts.iter().skip(1).copied().chain([data.len()]).collect();
-    starts.into_iter().zip(ends).filter_map(|(start, end)| {
-        let nal = data.get(start + 3..end)?;
-        // A fourth byte of the next start code is not of this one.
-        let len = nal.iter().rposition(|byte| *byte != 0)? + 1;
-        nal.get(..len)
-    })
 }
 
 fn avc_record_sps(record: &[u8]) -> Result<&[u8], SequenceError> {

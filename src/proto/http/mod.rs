@@ -3,6 +3,7 @@
 //! A head is read strictly: what two parties could understand differently is refused, so that nothing can be
 //! smuggled past whoever stands before or behind.
 
+pub mod live;
 pub mod websocket;
 
 use percent_encoding::percent_decode_str;

@@ -10,7 +10,6 @@ pub mod command;
 pub mod handshake;
 mod inbound;
 pub mod message;
-pub mod proxy;
 pub mod server;
 pub mod url;
 

@@ -1,0 +1,249 @@
+//! Publishes: begun, fed and ended, at home and elsewhere.
+
+use super::{
+    Outcome, Shard, ShardMessage,
+    access::Access,
+    connection::{Connection, Turn, Wish},
+    messages::Publisher,
+    place,
+    port::{CloseReason, Endpoints, Id, Request, Session, Word},
+    publish::{Publish, Summary, Target},
+    settings::stream_settings,
+};
+use crate::{
+    config::{Action, Takeover},
+    mesh::relay::StreamId,
+    proto::flv::Tag,
+    sys,
+};
+
+/// Tries of a publish whose name's publisher may be about to end: longer than a reader rests by itself.
+const RETRIES_MAX: usize = 15;
+/// The same if that publisher has ended: longer than a reader rests with `mr`.
+const RETRIES_AT_END_MAX: usize = 300;
+
+impl<E: Endpoints> Shard<E> {
+    /// A publish, before it is known whether it may be.
+    pub(super) fn wants_publish(
+        &mut self,
+        id: usize,
+        connection: &mut Connection<E>,
+        request: Box<Request>,
+    ) -> Outcome {
+        match self.access(connection, Action::Publish, &request) {
+            Access::Granted => self.publish(id, connection, request, 0),
+            Access::Refused(why) => self.refuse_publish(id, connection, request.id, &why),
+            Access::Ask(event) => {
+                connection.wish = Some(Wish::Publish(request));
+                Outcome::Ask { event, unread: Vec::new() }
+            }
+        }
+    }
+
+    /// Begins a publish, tried so many times before; while its name is taken by a publisher of whom not
+    /// everything is read, perhaps its end, it is to be tried again in a moment.
+    pub(super) fn publish(
+        &mut self,
+        id: usize,
+        connection: &mut Connection<E>,
+        request: Box<Request>,
+        tries: usize,
+    ) -> Outcome {
+        let Request { id: number, ref key, ref vhost, .. } = *request;
+        let on_end = self.hook_event(connection, "on_unpublish", &vhost.hooks.on_unpublish, &request);
+        let settings = stream_settings(vhost);
+        let replace = vhost.publish.takeover == Takeover::Replace;
+        if connection.publishes.iter().any(|publish| publish.id == number)
+            || connection.plays.iter().any(|play| play.id == number)
+        {
+            return self.refuse_publish(id, connection, number, "the NetStream is in use");
+        }
+        let home = self.relay.home_of(key);
+        self.publish_serial += 1;
+        let serial = self.publish_serial;
+        let publisher = self.publisher(id, connection, serial);
+        let now_ms = self.shared.now_ms();
+        let new = |target| Publish::new(serial, number, target, key.clone(), now_ms, vhost.publish, on_end);
+        if home == self.relay.me() {
+            if replace {
+                self.oust(key, Some((id, connection)));
+            }
+            return match self.relay.publish(key, settings, publisher) {
+                Ok(stream) => {
+                    connection.publishes.push(new(Target::Home(stream)));
+                    connection.session.told(Word::Published(number), &self.shared.context());
+                    sys::set_nodelay(connection.descriptor, vhost.tcp_nodelay);
+                    self.stats.publishers.add(1);
+                    self.changed.push(stream);
+                    Outcome::Continue
+                }
+                Err(_) if self.publisher_may_end(key, tries) => {
+                    connection.pending = Some(request);
+                    Outcome::Retry { unread: Vec::new() }
+                }
+                Err(busy) => {
+                    self.stats.refused_busy.add(1);
+                    self.refuse_publish(id, connection, number, &format!("{key}: {busy}"))
+                }
+            };
+        }
+        if connection.plays.is_empty() && connection.publishes.is_empty() {
+            connection.pending = Some(request);
+            return Outcome::Move { home, unread: Vec::new() };
+        }
+        // The connection is needed here too: its tags go home one by one. It is not read before the home has agreed.
+        connection.publishes.push(new(Target::Remote { shard: home, stream: None }));
+        self.relay.send(home, ShardMessage::Publish { key: key.clone(), settings, publisher, replace });
+        Outcome::Continue
+    }
+
+    pub(super) fn refuse_publish(
+        &mut self,
+        id: usize,
+        connection: &mut Connection<E>,
+        publish: Id,
+        why: &str,
+    ) -> Outcome {
+        self.tell_session(id, connection, Word::PublishRefused(publish, why))
+    }
+
+    /// Whether a stream's publisher may end within a few moments: it has said something that is not read, or
+    /// its end is there and waits for its reader, who may rest for as long as `mr_latency`.
+    fn publisher_may_end(&self, key: &str, tries: usize) -> bool {
+        let Some(publisher) = self.relay.publisher_of(key).filter(|publisher| publisher.shard == self.relay.me())
+        else {
+            return false;
+        };
+        let connection = self.connections.get(place(publisher.connection)).and_then(Option::as_deref);
+        connection.is_some_and(|Connection { descriptor, .. }| {
+            tries < RETRIES_MAX && sys::has_unread(*descriptor)
+                || tries < RETRIES_AT_END_MAX && sys::has_ended(*descriptor)
+        })
+    }
+
+    /// Goes on with the publish that brought a connection here, or that is tried again.
+    pub(crate) fn resume_publish(&mut self, id: usize, tries: usize) -> Outcome {
+        self.work_on(id, |shard, connection| match connection.pending.take() {
+            Some(request) => shard.publish(id, connection, request, tries),
+            None => Outcome::Continue,
+        })
+    }
+
+    fn publisher(&self, id: usize, connection: &Connection<E>, serial: u64) -> Publisher {
+        Publisher { shard: self.relay.me(), connection: connection.token(id), publish: serial }
+    }
+
+    pub(super) fn end_publish(&mut self, id: usize, connection: &Connection<E>, mut publish: Publish) {
+        let publisher = self.publisher(id, connection, publish.serial);
+        match publish.target {
+            Target::Home(stream) => {
+                if self.relay.stream(stream).is_some_and(|stream| stream.publisher == Some(publisher)) {
+                    self.changed.push(stream);
+                    self.relay.unpublish(stream);
+                }
+            }
+            Target::Remote { shard, stream: Some(stream) } => {
+                self.relay.send(shard, ShardMessage::Unpublish { stream, publisher });
+            }
+            // Not yet answered: the answer finds nobody and is given back then.
+            Target::Remote { stream: None, .. } => return,
+        }
+        self.stats.publishers.sub(1);
+        self.tell(publish.on_end.take());
+        if publish.summary.finish() {
+            log_publish(connection, &publish.summary);
+        }
+        let Summary { key, started_ms, bytes, tags, .. } = &*publish.summary;
+        let seconds = (self.shared.now_ms() - started_ms) / 1000;
+        tracing::info!(stream = %key, peer = %connection.named(), seconds, bytes, tags, "unpublish");
+    }
+
+    /// A tag has come.
+    pub(super) fn media(&mut self, id: usize, connection: &mut Connection<E>, number: Id, tag: Tag) -> Outcome {
+        let token = connection.token(id);
+        let Some(publish) = connection.publishes.iter_mut().find(|publish| publish.id == number) else {
+            return Outcome::Continue;
+        };
+        self.stats.tags_received.add(1);
+        // The clock was looked at when the tag came.
+        let now_ms = connection.heard_ms;
+        let report = match publish.count(&tag, now_ms) {
+            Ok(report) => report,
+            Err(error) => {
+                connection.session.told(Word::PublishRefused(number, &error.to_string()), &self.shared.context());
+                return Outcome::Close(CloseReason::Refused(format!(
+                    "sequence header: {error}; `parse_sps off` takes it"
+                )));
+            }
+        };
+        match publish.target {
+            Target::Home(stream) => {
+                self.relay.ingest(stream, tag, now_ms);
+                self.note_change(stream);
+            }
+            Target::Remote { shard, stream: Some(stream) } => {
+                let publisher = Publisher { shard: self.relay.me(), connection: token, publish: publish.serial };
+                self.relay.send(shard, ShardMessage::Tag { stream, publisher, tag });
+            }
+            Target::Remote { stream: None, .. } => {}
+        }
+        if report && let Some(publish) = connection.publishes.iter().find(|publish| publish.id == number) {
+            log_publish(connection, &publish.summary);
+        }
+        Outcome::Continue
+    }
+
+    pub(super) fn note_change(&mut self, stream: StreamId) {
+        if self.changed.last() != Some(&stream) {
+            self.changed.push(stream);
+        }
+    }
+
+    /// The home's answer to a publisher that stayed here.
+    pub(super) fn published(&mut self, home: usize, publisher: Publisher, stream: Option<StreamId>) {
+        let id = place(publisher.connection);
+        if !self.answer_publisher(id, publisher, stream) {
+            // It has ended meanwhile.
+            let give_back = |stream| ShardMessage::Unpublish { stream, publisher };
+            stream.into_iter().for_each(|stream| self.relay.send(home, give_back(stream)));
+        }
+        self.flush_guarded(id, Turn::Own);
+    }
+
+    /// Tells whether the publisher is still there.
+    fn answer_publisher(&mut self, id: usize, publisher: Publisher, stream: Option<StreamId>) -> bool {
+        let Some(mut connection) = self.connections.get_mut(id).and_then(Option::take) else { return false };
+        let current = connection.token(id) == publisher.connection;
+        let mut publishes = connection.publishes.iter_mut();
+        let found = publishes.find(|publish| current && publish.serial == publisher.publish);
+        let there = match (found, stream) {
+            (None, _) => false,
+            (Some(Publish { target: Target::Remote { stream: target, .. }, id: number, .. }), Some(_)) => {
+                *target = stream;
+                let number = *number;
+                connection.session.told(Word::Published(number), &self.shared.context());
+                self.stats.publishers.add(1);
+                true
+            }
+            (Some(publish), _) => {
+                let number = publish.id;
+                connection.publishes.retain(|publish| publish.serial != publisher.publish);
+                // It is needed here for something else, so that it stays.
+                connection
+                    .session
+                    .told(Word::PublishRefused(number, "the stream is being published"), &self.shared.context());
+                self.stats.refused_busy.add(1);
+                tracing::warn!(peer = %connection.named(), "publish refused: the stream is being published");
+                true
+            }
+        };
+        self.put_back(id, connection);
+        there
+    }
+}
+
+/// The one line of a publish: who, which codecs, what size.
+fn log_publish<E: Endpoints>(connection: &Connection<E>, summary: &Summary) {
+    let encoder = connection.session.peer().agent;
+    tracing::info!(stream = %summary.key, peer = %connection.named(), encoder, "publish: {summary}");
+}

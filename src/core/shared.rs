@@ -1,0 +1,82 @@
+//! What all shards share; nothing of it is touched on the data path.
+
+use super::port::Context;
+use crate::{
+    config::Config,
+    control::{Handed, hooks::Hooks},
+    sys,
+};
+use arc_swap::ArcSwap;
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    config: ArcSwap<Config>,
+    pub(crate) connections: AtomicUsize,
+    pub(crate) stopping: AtomicBool,
+    draining: AtomicBool,
+    /// Who is asked and told of what happens.
+    pub(crate) hooks: Hooks,
+    /// Tell this process from others, in the API and in hooks.
+    pub(crate) server_id: String,
+    pub(crate) service_id: String,
+    /// Where connections go that ask for anything but media.
+    pub(crate) plane: OnceLock<async_channel::Sender<Handed>>,
+    /// Whether the kernel has TLS.
+    pub(crate) ktls: bool,
+    started: Instant,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config: ArcSwap::from_pointee(config),
+            connections: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            hooks: Hooks::default(),
+            plane: OnceLock::new(),
+            server_id: format!("vid-{:07x}", fastrand::u32(..) & 0xFFF_FFFF),
+            service_id: format!("{:08x}", fastrand::u32(..)),
+            ktls: sys::has_ktls(),
+            started: Instant::now(),
+        }
+    }
+
+    /// The configuration of the moment.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Brings a configuration into force.
+    pub(crate) fn set_config(&self, config: Arc<Config>) {
+        self.config.store(config);
+    }
+
+    /// What a session may ask for now.
+    pub(crate) fn context(&self) -> Context<'_> {
+        Context::new(self.now_ms(), &self.config)
+    }
+
+    /// Whether no more connections are taken and those that are here come to their end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// From here on it drains.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// The process's clock, in ms; the same on every shard.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,165 @@
+//! Every endpoint by its name; what follows from that.
+
+use super::{audio, flv, http, rtmp, ts};
+use crate::{
+    config::{Listen, Service},
+    core::port::{CloseReason, Context, Endpoints, Frame, ImageKey, Output, Peer, Session, Sink, Start, Word},
+    media::{Kind, Subscription},
+    proto::{Write, flv::TagKind, http::live::Format},
+};
+
+/// All endpoints.
+#[derive(Debug)]
+pub(crate) enum All {}
+
+/// What is answered on an HTTP connection beside the control plane's things, by the end of the path.
+const FORMATS: &[Format] = &[flv::FORMAT, ts::FORMAT, audio::AAC, audio::MP3];
+
+impl Endpoints for All {
+    type Session = AnySession;
+    type Sink = AnySink;
+
+    fn accept(listen: Listen, context: &Context<'_>) -> AnySession {
+        match listen.service {
+            Service::Rtmp => AnySession::Rtmp(rtmp::RtmpSession::new(context)),
+            Service::Http | Service::Api | Service::Exporter => {
+                AnySession::Http(http::HttpSession::new(FORMATS, context))
+            }
+        }
+    }
+}
+
+impl From<http::Wanted> for AnySink {
+    fn from(wanted: http::Wanted) -> Self {
+        let http::Wanted { format, response, vhost } = wanted;
+        match format.suffix {
+            ".ts" => Self::Ts(Box::new(ts::TsSink::new(response, &vhost))),
+            ".aac" | ".mp3" => Self::Audio(Box::new(audio::AudioSink::new(response, format, &vhost))),
+            _ => Self::Flv(Box::new(flv::FlvSink::new(response, vhost))),
+        }
+    }
+}
+
+/// Each kind of session and of sink, and how a shard reaches it.
+macro_rules! endpoints {
+    (sessions { $($session:ident($session_type:ty)),* $(,)? } sinks { $($number:literal $sink:ident($sink_type:ty)),* $(,)? }) => {
+        /// Any session.
+        #[derive(Debug)]
+        pub(crate) enum AnySession {
+            $(#[doc = stringify!($session)] $session($session_type),)*
+        }
+
+        impl Session for AnySession {
+            type Sink = AnySink;
+
+            fn receive(&mut self, input: &mut &[u8], context: &Context<'_>) -> Result<(), CloseReason> {
+                match self { $(Self::$session(session) => session.receive(input, context),)* }
+            }
+
+            fn poll(&mut self) -> Option<Output<AnySink>> {
+                match self { $(Self::$session(session) => session.poll().map(Output::widen),)* }
+            }
+
+            fn told(&mut self, word: Word<'_>, context: &Context<'_>) {
+                match self { $(Self::$session(session) => session.told(word, context),)* }
+            }
+
+            fn take_output(&mut self) -> Vec<u8> {
+                match self { $(Self::$session(session) => session.take_output(),)* }
+            }
+
+            fn output_len(&self) -> usize {
+                match self { $(Self::$session(session) => session.output_len(),)* }
+            }
+
+            fn deadline(&self, busy: bool) -> Option<u64> {
+                match self { $(Self::$session(session) => session.deadline(busy),)* }
+            }
+
+            fn timeout(&mut self, busy: bool, context: &Context<'_>) -> Option<CloseReason> {
+                match self { $(Self::$session(session) => session.timeout(busy, context),)* }
+            }
+
+            fn peer(&self) -> Peer<'_> {
+                match self { $(Self::$session(session) => session.peer(),)* }
+            }
+
+            fn into_unread(self) -> Vec<u8> {
+                match self { $(Self::$session(session) => session.into_unread(),)* }
+            }
+        }
+
+        /// Any sink.
+        #[derive(Debug)]
+        pub(crate) enum AnySink {
+            $(#[doc = stringify!($sink)] $sink($sink_type),)*
+        }
+
+        impl Sink for AnySink {
+            fn client_type(&self) -> &'static str {
+                match self { $(Self::$sink(sink) => sink.client_type(),)* }
+            }
+
+            fn wrapping(&self) -> &'static str {
+                match self { $(Self::$sink(sink) => sink.wrapping(),)* }
+            }
+
+            fn rendition(&self) -> Option<&'static Kind> {
+                match self { $(Self::$sink(sink) => sink.rendition(),)* }
+            }
+
+            fn burst_ms(&self) -> u64 {
+                match self { $(Self::$sink(sink) => sink.burst_ms(),)* }
+            }
+
+            fn share(&self, subscription: &Subscription) -> Option<ImageKey> {
+                match self {
+                    $(Self::$sink(sink) => sink.share(subscription).map(|key| ImageKey { endpoint: $number, ..key }),)*
+                }
+            }
+
+            fn is_fresh(&self, kinds: [bool; 3]) -> bool {
+                match self { $(Self::$sink(sink) => sink.is_fresh(kinds),)* }
+            }
+
+            fn put_shared<W: Write>(&self, frame: Frame<'_>, subscription: &Subscription, out: &mut W) {
+                match self { $(Self::$sink(sink) => sink.put_shared(frame, subscription, out),)* }
+            }
+
+            fn want(&mut self, kind: TagKind, wanted: bool) {
+                match self { $(Self::$sink(sink) => sink.want(kind, wanted),)* }
+            }
+
+            fn start<W: Write>(&mut self, start: &Start<'_>, out: &mut W) -> bool {
+                match self { $(Self::$sink(sink) => sink.start(start, out),)* }
+            }
+
+            fn put<W: Write>(&mut self, frame: Frame<'_>, subscription: &Subscription, out: &mut W) -> bool {
+                match self { $(Self::$sink(sink) => sink.put(frame, subscription, out),)* }
+            }
+
+            fn end<W: Write>(&mut self, out: &mut W) -> bool {
+                match self { $(Self::$sink(sink) => sink.end(out),)* }
+            }
+        }
+
+        $(impl From<$sink_type> for AnySink {
+            fn from(sink: $sink_type) -> Self {
+                Self::$sink(sink)
+            }
+        })*
+    };
+}
+
+endpoints! {
+    sessions {
+        Rtmp(rtmp::RtmpSession),
+        Http(http::HttpSession),
+    }
+    sinks {
+        0 Rtmp(rtmp::RtmpSink),
+        1 Flv(Box<flv::FlvSink>),
+        2 Ts(Box<ts::TsSink>),
+        3 Audio(Box<audio::AudioSink>),
+    }
+}

@@ -1,0 +1,221 @@
+//! A stream's entries as packets of a transport stream.
+
+use crate::{
+    media::{Entry, Headers, Kind, Render},
+    proto::{
+        codec::{
+            Class, Codec,
+            adts::Adts,
+            nal::{Coded, Setup},
+        },
+        flv::TagKind,
+        ts::{Muxer, Pid, StreamType, Unit},
+    },
+};
+use bytes::Bytes;
+
+/// Both tracks.
+pub(crate) static BOTH: Kind = Kind { name: "ts", render: || Box::new(TsRender::new([true, true])) };
+/// `has_audio off`.
+pub(crate) static VIDEO: Kind = Kind { name: "ts of video", render: || Box::new(TsRender::new([true, false])) };
+/// `has_video off`.
+pub(crate) static AUDIO: Kind = Kind { name: "ts of audio", render: || Box::new(TsRender::new([false, true])) };
+
+/// Frames are due so long after the clock that comes with them, in ms: the other track's may come so late.
+const DELAY_MS: i64 = 150;
+/// Longest time between two tables, in ms: TR 101 290 asks for half a second.
+const TABLES_MS: i64 = 400;
+/// The same between two clocks: ISO 13818-1 §2.7.2 asks for 100 ms.
+const CLOCK_MS: i64 = 80;
+/// A step back or on beyond which time is another one, in ms.
+const STEP_MS: std::ops::RangeInclusive<i64> = -500..=10_000;
+
+const START_CODE: [u8; 4] = [0, 0, 0, 1];
+
+/// One publish's tracks, and where its packets are.
+#[derive(Debug)]
+struct TsRender {
+    /// Video, audio.
+    wanted: [bool; 2],
+    muxer: Muxer,
+    video: Option<Setup>,
+    audio: Option<Adts>,
+    /// When the tables and the clock were last written; `None` before that.
+    tables_ms: Option<i64>,
+    clock_ms: Option<i64>,
+    /// There have been packets.
+    begun: bool,
+    /// A frame's bytes.
+    frame: Vec<u8>,
+}
+
+/// How a transport stream has a codec.
+pub(super) fn stream_type(codec: Codec) -> Option<StreamType> {
+    match &codec.fourcc()? {
+        b"avc1" => Some(StreamType::Avc),
+        b"hvc1" => Some(StreamType::Hevc),
+        b"mp4a" => Some(StreamType::Aac),
+        b".mp3" => Some(StreamType::MpegAudio),
+        _ => None,
+    }
+}
+
+impl TsRender {
+    fn new(wanted: [bool; 2]) -> Self {
+        Self {
+            wanted,
+            muxer: Muxer::default(),
+            video: None,
+            audio: None,
+            tables_ms: None,
+            clock_ms: None,
+            begun: false,
+            frame: Vec::new(),
+        }
+    }
+
+    fn set_track(&mut self, pid: Pid, stream_type: Option<StreamType>) {
+        if self.muxer.set_track(pid, stream_type) {
+            self.tables_ms = None;
+        }
+    }
+
+    /// Takes a sequence header.
+    fn set_up(&mut self, entry: &Entry) {
+        let Some(codec) = entry.info.codec.filter(|_| entry.info.class == Class::SETUP) else { return };
+        let data = entry.info.payload(&entry.tag.body);
+        match entry.tag.kind {
+            TagKind::Video if self.wanted[0] => {
+                let coded = codec.fourcc().and_then(Coded::of);
+                self.video = coded.and_then(|coded| Setup::read(coded, data));
+                self.set_track(Pid::Video, stream_type(codec).filter(|_| self.video.is_some()));
+            }
+            TagKind::Audio if self.wanted[1] => {
+                let aac = stream_type(codec) == Some(StreamType::Aac);
+                self.audio = if aac { Adts::read(data) } else { None };
+                self.set_track(Pid::Audio, self.audio.map(|_| StreamType::Aac));
+            }
+            TagKind::Video | TagKind::Audio | TagKind::Script => {}
+        }
+    }
+
+    /// Puts an access unit's byte stream together (H.264 §B.1); tells whether there is one.
+    fn take_video(&mut self, entry: &Entry) -> bool {
+        let Some(setup) = &self.video else { return false };
+        let Some(units) = setup.units(entry.info.payload(&entry.tag.body)).filter(|units| !units.is_empty()) else {
+            return false;
+        };
+        let mut put = |nal: &[u8]| {
+            self.frame.extend_from_slice(&START_CODE);
+            self.frame.extend_from_slice(nal);
+        };
+        if !units.iter().any(|nal| setup.coded.is_delimiter(nal)) {
+            put(setup.coded.delimiter());
+        }
+        let own = units.iter().any(|nal| setup.coded.is_parameter_set(nal));
+        if entry.info.class == Class::Keyframe && !own {
+            setup.parameter_sets.iter().for_each(|nal| put(nal));
+        }
+        units.iter().for_each(|nal| put(nal));
+        true
+    }
+
+    /// Takes a frame of sound; tells whether there is one.
+    fn take_audio(&mut self, entry: &Entry) -> bool {
+        let data = entry.info.payload(&entry.tag.body);
+        match entry.info.codec.and_then(stream_type) {
+            Some(StreamType::MpegAudio) if !data.is_empty() => {
+                self.set_track(Pid::Audio, Some(StreamType::MpegAudio));
+                self.frame.extend_from_slice(data);
+                true
+            }
+            Some(StreamType::Aac) => {
+                let Some(header) = self.audio.and_then(|adts| adts.header(data.len())) else { return false };
+                self.frame.extend_from_slice(&header);
+                self.frame.extend_from_slice(data);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Writes what is due before a frame at a time; returns the clock that goes with the frame, if one does.
+    fn put_due(&mut self, pid: Pid, time_ms: i64, keyframe: bool, out: &mut Vec<u8>) -> Option<i64> {
+        if self.clock_ms.is_some_and(|clock_ms| !STEP_MS.contains(&(time_ms - clock_ms))) {
+            self.muxer.break_off();
+            (self.clock_ms, self.tables_ms) = (None, None);
+        }
+        if keyframe || self.tables_ms.is_none_or(|tables_ms| time_ms - tables_ms >= TABLES_MS) {
+            self.muxer.put_tables(out);
+            self.tables_ms = Some(time_ms);
+        }
+        // A clock that stood would be none.
+        let due = self.clock_ms.is_none_or(|clock_ms| time_ms > clock_ms);
+        let late = self.clock_ms.is_none_or(|clock_ms| time_ms - clock_ms >= CLOCK_MS);
+        match (pid, self.video.is_some()) {
+            (Pid::Video, _) if due => {}
+            (Pid::Audio, false) if late => {}
+            (Pid::Audio, true) if late => {
+                self.muxer.put_clock(Pid::Video, time_ms, out);
+                self.clock_ms = Some(time_ms);
+                return None;
+            }
+            _ => return None,
+        }
+        self.clock_ms = Some(time_ms);
+        Some(time_ms)
+    }
+}
+
+impl Render for TsRender {
+    fn begin(&mut self, headers: &Headers) {
+        (self.video, self.audio) = (None, None);
+        (self.tables_ms, self.clock_ms) = (None, None);
+        if self.begun {
+            self.muxer.break_off();
+        }
+        for (pid, kind) in [(Pid::Video, TagKind::Video), (Pid::Audio, TagKind::Audio)] {
+            if !headers.has(kind) {
+                self.set_track(pid, None);
+            }
+        }
+        headers.iter().for_each(|entry| self.set_up(entry));
+    }
+
+    fn render(&mut self, entry: &Entry) -> Bytes {
+        let pid = match (entry.info.class, entry.tag.kind) {
+            (Class::Header { .. }, _) => {
+                self.set_up(entry);
+                return Bytes::new();
+            }
+            (Class::Keyframe | Class::InterFrame, _) if self.wanted[0] => Pid::Video,
+            (Class::Audio, _) if self.wanted[1] => Pid::Audio,
+            _ => return Bytes::new(),
+        };
+        self.frame.clear();
+        let taken = entry.info.track == 0
+            && entry.time_ms != Entry::BEFORE_MEDIA
+            && if pid == Pid::Video { self.take_video(entry) } else { self.take_audio(entry) };
+        if !taken {
+            return Bytes::new();
+        }
+        let keyframe = entry.info.class == Class::Keyframe;
+        let mut out = Vec::with_capacity(self.frame.len() + self.frame.len() / 16 + 4 * 188);
+        let pcr_ms = self.put_due(pid, entry.time_ms, keyframe, &mut out);
+        let dts_ms = entry.time_ms + DELAY_MS;
+        let unit = Unit {
+            dts_ms,
+            pts_ms: dts_ms + i64::from(entry.info.composition_ms),
+            random_access: keyframe || pid == Pid::Audio && self.video.is_none(),
+            pcr_ms,
+            bytes: &self.frame,
+        };
+        self.muxer.put_unit(pid, &unit, &mut out);
+        self.begun = true;
+        out.into()
+    }
+
+    fn note(&self) -> u64 {
+        self.muxer.note()
+    }
+}

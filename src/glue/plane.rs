@@ -1,0 +1,80 @@
+//! The server as its control plane sees it.
+
+use super::{Control, Server};
+use crate::{
+    config::Config,
+    control::{self, Call},
+    core::Shared,
+    mesh::ring::ShardWaker,
+    stats::ShardStats,
+};
+use async_channel::Receiver;
+use crossbeam_channel::Sender;
+use std::sync::{Arc, atomic::Ordering};
+
+/// Where the outcome of a reload goes: the number of changes, or the faults.
+pub type ReloadReply = async_channel::Sender<Result<usize, String>>;
+
+struct Handle {
+    shared: Arc<Shared>,
+    controls: Vec<Sender<Control>>,
+    wakers: Arc<[ShardWaker]>,
+    stats: Vec<Arc<ShardStats>>,
+    reloads: Sender<ReloadReply>,
+}
+
+impl Server {
+    /// Starts the control plane's thread.
+    ///
+    /// # Errors
+    /// No thread or no io_uring.
+    pub(super) fn start_plane(&self, reloads: Sender<ReloadReply>) -> std::io::Result<()> {
+        let plane = control::start(Handle {
+            shared: Arc::clone(&self.shared),
+            controls: self.controls.clone(),
+            wakers: Arc::clone(&self.wakers),
+            stats: self.stats.clone(),
+            reloads,
+        })?;
+        // It is set once, here.
+        drop(self.shared.plane.set(plane));
+        Ok(())
+    }
+}
+
+impl control::Server for Handle {
+    fn config(&self) -> Arc<Config> {
+        self.shared.config()
+    }
+
+    fn call(&self, shard: usize, call: Call) {
+        if let (Some(control), Some(waker)) = (self.controls.get(shard), self.wakers.get(shard)) {
+            // A shard that has died has said so.
+            drop(control.send(Control::Call(call)));
+            waker.wake();
+        }
+    }
+
+    fn stats(&self) -> &[Arc<ShardStats>] {
+        &self.stats
+    }
+
+    fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    fn reload(&self) -> Receiver<Result<usize, String>> {
+        let (reply, answer) = async_channel::bounded(1);
+        // Without an owner who listens, nobody answers.
+        drop(self.reloads.send(reply));
+        answer
+    }
+
+    fn ids(&self) -> (&str, &str) {
+        (&self.shared.server_id, &self.shared.service_id)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.shared.now_ms()
+    }
+}

@@ -1,0 +1,93 @@
+//! A log made of a log: what an endpoint makes of a stream's entries, once per shard and never per player.
+//!
+//! A rendition has a piece for every entry, with the same index, so that the same cursors read it.
+
+use super::{Entry, Headers};
+use bytes::Bytes;
+use std::{collections::VecDeque, fmt};
+
+/// A way to render a stream.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// Tells kinds apart.
+    pub name: &'static str,
+    /// Begins one.
+    pub render: fn() -> Box<dyn Render>,
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Makes pieces of entries.
+pub trait Render: fmt::Debug {
+    /// A publish begins, or is joined late: what stands before its first entry.
+    fn begin(&mut self, headers: &Headers);
+
+    /// Makes the next entry's piece, perhaps an empty one.
+    fn render(&mut self, entry: &Entry) -> Bytes;
+
+    /// What a reader has to know that begins at the next entry; its endpoint says what that is.
+    fn note(&self) -> u64;
+}
+
+/// What stands for an entry.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// Perhaps none.
+    pub bytes: Bytes,
+    /// What a reader has to know that begins here.
+    pub note: u64,
+}
+
+/// The pieces of one kind, as long as somebody reads them.
+#[derive(Debug)]
+pub struct Rendition {
+    kind: &'static Kind,
+    render: Box<dyn Render>,
+    first: u64,
+    pieces: VecDeque<Piece>,
+    pub(super) readers: usize,
+}
+
+impl Rendition {
+    /// Begins at an index of the log, with what stands before it.
+    pub(super) fn new(kind: &'static Kind, first: u64, headers: &Headers) -> Self {
+        let mut render = (kind.render)();
+        render.begin(headers);
+        Self { kind, render, first, pieces: VecDeque::new(), readers: 0 }
+    }
+
+    /// Whether it is of a kind.
+    pub fn is(&self, kind: &Kind) -> bool {
+        self.kind.name == kind.name
+    }
+
+    /// The piece of an entry; `None` before its beginning and at the log's end.
+    pub fn at(&self, index: u64) -> Option<&Piece> {
+        self.pieces.get(usize::try_from(index.checked_sub(self.first)?).ok()?)
+    }
+
+    /// What a reader has to know that begins at `index`.
+    pub fn note(&self, index: u64) -> u64 {
+        self.at(index).map_or_else(|| self.render.note(), |piece| piece.note)
+    }
+
+    pub(super) fn begin(&mut self, headers: &Headers) {
+        self.render.begin(headers);
+    }
+
+    pub(super) fn push(&mut self, entry: &Entry) {
+        let note = self.render.note();
+        self.pieces.push_back(Piece { bytes: self.render.render(entry), note });
+    }
+
+    /// Drops what the log has dropped.
+    pub(super) fn trim(&mut self, first: u64) {
+        while self.first < first && self.pieces.pop_front().is_some() {
+            self.first += 1;
+        }
+    }
+}

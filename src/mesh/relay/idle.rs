@@ -1,0 +1,38 @@
+//! Streams that are published to nobody (`kickoff_for_idle`).
+
+use super::{Relay, StreamId};
+use crate::mesh::ring::Cargo;
+
+impl<P, M: Cargo> Relay<P, M> {
+    /// Publishers whose streams nobody has wanted for as long as their settings say, with that time in ms; and when
+    /// the next one's time will have come.
+    pub fn publishers_to_kick(&mut self, now_ms: u64) -> (Vec<(P, u64)>, u64)
+    where
+        P: Clone,
+    {
+        let (mut late, mut next_ms) = (Vec::new(), u64::MAX);
+        for (_, stream) in &mut self.streams {
+            let kickoff_ms = stream.replica.settings().kickoff_ms;
+            if kickoff_ms == 0 || stream.publisher.is_none() || !stream.is_unseen() {
+                stream.idle_since_ms = None;
+                continue;
+            }
+            let due_ms = *stream.idle_since_ms.get_or_insert(now_ms) + kickoff_ms;
+            if now_ms >= due_ms {
+                late.extend(stream.publisher.clone().map(|publisher| (publisher, kickoff_ms)));
+            } else {
+                next_ms = next_ms.min(due_ms);
+            }
+        }
+        (late, next_ms)
+    }
+
+    /// Takes note of it if nobody wants a stream from now on.
+    pub fn note_idle(&mut self, id: StreamId) {
+        let seen_ms = self.seen_ms;
+        if let Some(stream) = self.streams.get_mut(id).filter(|stream| stream.publisher.is_some() && stream.is_unseen())
+        {
+            stream.idle_since_ms = Some(seen_ms);
+        }
+    }
+}

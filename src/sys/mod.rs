@@ -1,0 +1,22 @@
+//! The system: sockets, the send ring, executors on their cores. The only home of `unsafe`.
+
+#![expect(unsafe_code, reason = "system calls and buffers lent to the kernel; every block says why it is sound")]
+
+pub mod cores;
+mod cpu_mask;
+mod cpu_time;
+mod keep_awake;
+mod ktls;
+mod listen;
+mod send_ring;
+mod socket;
+
+pub use cpu_mask::CpuMask;
+pub use cpu_time::thread_cpu_time;
+pub use keep_awake::KeepAwake;
+pub use ktls::has_ktls;
+pub(crate) use ktls::{offload, prepare};
+pub use listen::{Acceptor, BACKLOG, ListenError, Listeners};
+pub use send_ring::{Ended, Gather, Notifier, SendBuf, SendKey, SendRing};
+pub use socket::{Receiver, SEND_BUFFER_BYTES, disable_huge_pages, file_limit, raise_file_limit};
+pub(crate) use socket::{has_ended, has_unread, set_nodelay, shutdown};
