@@ -6,7 +6,7 @@
 //! * A player's queue is its cursor. Nothing is allocated per tag and player.
 //! * A socket that ends with a send in flight is the send ring's, which closes it: its number may be another
 //!   connection's next.
-//! * One turn of the loop takes about [`budget::TURN_MAX`], whatever there is to do; what is left waits in the
+//! * One turn of the loop takes about 2 ms (`budget.rs`), whatever there is to do; what is left waits in the
 //!   order in which it was due.
 
 mod access;

@@ -11,3 +11,4 @@ mod ts;
 
 pub(crate) use registry::All;
 pub use rtmp::chunks;
+pub use ts::render::BOTH as TS;

@@ -198,7 +198,7 @@ fn fast_cache_is_sound_at_once() {
     if !have("ffmpeg") {
         return;
     }
-    for (cache, least, most) in [("fast_cache 3;", 2.9, 4.2), ("", 0.0, 1.8)] {
+    for (cache, least, most) in [("fast_cache 3;", 2.2, 4.2), ("", 0.0, 1.8)] {
         let web = Web::start(&remux(cache));
         let publisher = publish_on(&avc_aac(), &web.server.url("/live/s"));
         web.live("s");

@@ -15,7 +15,7 @@ use crate::{
 use bytes::Bytes;
 
 /// Both tracks.
-pub(crate) static BOTH: Kind = Kind { name: "ts", render: || Box::new(TsRender::new([true, true])) };
+pub static BOTH: Kind = Kind { name: "ts", render: || Box::new(TsRender::new([true, true])) };
 /// `has_audio off`.
 pub(crate) static VIDEO: Kind = Kind { name: "ts of video", render: || Box::new(TsRender::new([true, false])) };
 /// `has_video off`.
