@@ -26,7 +26,7 @@ pub(crate) enum Ask {
     Sums,
     /// The measured window begins: remember how far everybody is.
     Begin,
-    /// [`TAIL`] before its end: likewise.
+    /// [`crate::load::TAIL`] before its end: likewise.
     Mark,
     /// Its end.
     Totals,
