@@ -268,7 +268,10 @@ pub trait Sink: fmt::Debug + Send + Sized + 'static {
     fn start<W: Write>(&mut self, start: &Start<'_>, out: &mut W) -> bool;
 
     /// Writes an entry. Tells whether more is to come.
-    fn put<W: Write>(&mut self, frame: Frame<'_>, subscription: &Subscription, out: &mut W) -> bool;
+    fn put<W: Write>(&mut self, frame: Frame<'_>, subscription: &Subscription, out: &mut W) -> bool {
+        self.put_shared(frame, subscription, out);
+        true
+    }
 
     /// The publish is over. Tells whether it waits for another one.
     fn end<W: Write>(&mut self, out: &mut W) -> bool;

@@ -77,7 +77,7 @@ impl<E: Endpoints> Shard<E> {
                     connection.proxy = Some(header);
                     return Outcome::Continue;
                 }
-                Err(error) => return Outcome::Close(CloseReason::Late(error.to_string())),
+                Err(error) => return Outcome::Close(CloseReason::Protocol(error.to_string())),
             }
         }
         let plain = match connection.tls.as_mut().map(|tls| tls.receive(input)) {

@@ -49,6 +49,8 @@ pub struct Rendition {
     render: Box<dyn Render>,
     first: u64,
     pieces: VecDeque<Piece>,
+    /// Bytes that the pieces take.
+    bytes: usize,
     pub(super) readers: usize,
 }
 
@@ -57,7 +59,7 @@ impl Rendition {
     pub(super) fn new(kind: &'static Kind, first: u64, headers: &Headers) -> Self {
         let mut render = (kind.render)();
         render.begin(headers);
-        Self { kind, render, first, pieces: VecDeque::new(), readers: 0 }
+        Self { kind, render, first, pieces: VecDeque::new(), bytes: 0, readers: 0 }
     }
 
     /// Whether it is of a kind.
@@ -75,18 +77,34 @@ impl Rendition {
         self.at(index).map_or_else(|| self.render.note(), |piece| piece.note)
     }
 
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn begin(&mut self, headers: &Headers) {
         self.render.begin(headers);
     }
 
     pub(super) fn push(&mut self, entry: &Entry) {
         let note = self.render.note();
-        self.pieces.push_back(Piece { bytes: self.render.render(entry), note });
+        let bytes = self.render.render(entry);
+        self.bytes += size_of::<Piece>() + bytes.len();
+        self.pieces.push_back(Piece { bytes, note });
+    }
+
+    /// Drops the oldest pieces beyond so many bytes.
+    pub(super) fn bound(&mut self, bytes_max: usize) {
+        while self.bytes > bytes_max {
+            self.trim(self.first + 1);
+        }
     }
 
     /// Drops what the log has dropped.
     pub(super) fn trim(&mut self, first: u64) {
-        while self.first < first && self.pieces.pop_front().is_some() {
+        while self.first < first {
+            let Some(piece) = self.pieces.pop_front() else { return };
+            self.bytes -= size_of::<Piece>() + piece.bytes.len();
             self.first += 1;
         }
     }

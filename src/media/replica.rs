@@ -1,9 +1,10 @@
 //! One stream on one shard.
 
+mod rendered;
 mod start;
 
 use super::{
-    Entry, HEADERS_BYTES_MAX, Headers, Kind, Log, Rendition, Schedule, Settings, Step, Subscription,
+    Entry, HEADERS_BYTES_MAX, Headers, Log, Rendition, Schedule, Settings, Step, Subscription,
     cursor::{State, truncate},
 };
 use crate::proto::{
@@ -261,7 +262,7 @@ impl Replica {
         if self.mark.as_ref().is_some_and(|mark| self.log.head() - mark.index > self.settings.gop_cache_tags_max) {
             self.mark = None;
         }
-        if self.schedule.is_empty() || self.log.is_over() {
+        if self.schedule.is_empty() || self.log.is_over() || self.is_rendered_over() {
             self.trim();
         }
     }
@@ -324,8 +325,12 @@ impl Replica {
             _ => self.log.head(),
         };
         self.log.trim(joiners.min(self.schedule.oldest()).min(self.burst_start(self.settings.fast_cache_ms)));
-        let first = self.log.first();
-        self.renditions.iter_mut().for_each(|rendition| rendition.trim(first));
+        self.trim_renditions();
+        // A small entry may make a large piece.
+        while self.is_rendered_over() && self.log.first() < self.log.head() {
+            self.log.trim(self.log.first() + 1);
+            self.trim_renditions();
+        }
         if self.mark.as_ref().is_some_and(|mark| mark.index < self.log.first()) {
             self.mark = None;
         }
@@ -357,42 +362,6 @@ impl Replica {
         let from = from.min(self.burst_start(self.settings.fast_cache_ms));
         let entries = self.log.range(from..self.log.head()).cloned().collect();
         Snapshot { headers: headers.clone(), entries, keyframe_seen, absolute: self.epoch.absolute }
-    }
-
-    /// What is made of the entries, if somebody reads it.
-    pub fn rendition(&self, kind: &Kind) -> Option<&Rendition> {
-        self.renditions.iter().find(|rendition| rendition.is(kind))
-    }
-
-    /// One more reads a rendition, which is made from here on if nobody has. [`Self::detach`] is its end.
-    pub fn attach(&mut self, kind: &'static Kind) {
-        let known = self.renditions.iter().position(|rendition| rendition.is(kind));
-        let at = known.unwrap_or_else(|| {
-            let (first, headers) = self.joiners_start();
-            let mut rendition = Rendition::new(kind, first, headers);
-            self.log.range(first..self.log.head()).for_each(|entry| rendition.push(entry));
-            self.renditions.push(rendition);
-            self.renditions.len() - 1
-        });
-        self.renditions[at].readers += 1;
-    }
-
-    /// One who read a rendition has gone.
-    pub fn detach(&mut self, kind: &Kind) {
-        for rendition in self.renditions.iter_mut().filter(|rendition| rendition.is(kind)) {
-            rendition.readers = rendition.readers.saturating_sub(1);
-        }
-        self.renditions.retain(|rendition| rendition.readers > 0);
-    }
-
-    /// The earliest place that one who comes now may start at, and what stands before it.
-    fn joiners_start(&self) -> (u64, &Headers) {
-        match &self.mark {
-            _ if self.settings.fast_cache_ms > 0 => (self.log.first(), &self.headers),
-            _ if self.live && self.log.first() <= self.epoch.first => (self.epoch.first, &self.epoch.headers),
-            Some(mark) if self.live => (mark.index, &mark.headers),
-            Some(_) | None => (self.log.head(), &self.headers),
-        }
     }
 
     /// A subscription that begins now.

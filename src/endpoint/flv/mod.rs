@@ -79,11 +79,6 @@ impl Sink for FlvSink {
         true
     }
 
-    fn put<W: Write>(&mut self, frame: Frame<'_>, subscription: &Subscription, out: &mut W) -> bool {
-        self.put_shared(frame, subscription, out);
-        true
-    }
-
     fn end<W: Write>(&mut self, out: &mut W) -> bool {
         self.response.end(out);
         false

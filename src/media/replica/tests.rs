@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    media::LOG_BYTES_MAX,
+    media::{Kind, LOG_BYTES_MAX},
     proto::{codec::inspect, flv::Tag},
 };
 use bytes::Bytes;
@@ -370,4 +370,39 @@ fn a_stalled_subscription_holds_the_log_for_queue_length_only() {
     }
     let steps = run(&replica, &mut subscription, 30_000);
     assert!(steps[0].starts_with("skipped"), "{steps:?}");
+}
+
+#[derive(Debug)]
+struct Swollen;
+
+impl crate::media::Render for Swollen {
+    fn begin(&mut self, _: &Headers) {}
+
+    fn render(&mut self, _: &Entry) -> Bytes {
+        Bytes::from(vec![0; 1 << 20])
+    }
+
+    fn note(&self) -> u64 {
+        0
+    }
+}
+
+static SWOLLEN: Kind = Kind { name: "swollen", render: || Box::new(Swollen) };
+
+/// What is made of small entries is bounded though somebody holds them all.
+#[test]
+fn renditions_are_bounded() {
+    let mut replica = Replica::new(Settings::DEFAULT, 0, 0);
+    replica.attach(&SWOLLEN);
+    replica.begin(Snapshot::default());
+    replica.schedule.add(1, 0);
+    for time_ms in 0..200 {
+        push(&mut replica, &[(TagKind::Video, INTER, time_ms)]);
+    }
+    let rendition = replica.rendition(&SWOLLEN).unwrap();
+    let (first, head) = (replica.log().first(), replica.log().head());
+    assert!(rendition.bytes() <= LOG_BYTES_MAX && head - first > 60, "{first} {head}");
+    assert!((first..head).all(|index| rendition.at(index).is_some()) && rendition.at(first - 1).is_none());
+    replica.detach(&SWOLLEN);
+    assert!(replica.rendition(&SWOLLEN).is_none());
 }

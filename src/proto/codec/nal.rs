@@ -4,6 +4,9 @@
 /// Most NAL units of one access unit: pictures have a few hundred slices at most.
 pub const UNITS_MAX: usize = 4096;
 
+/// Most bytes of a setup's parameter sets, which stand before every keyframe: real ones have a few hundred.
+pub const PARAMETER_BYTES_MAX: usize = 16 << 10;
+
 /// A codec of NAL units.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Coded {
@@ -62,7 +65,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Reads a sequence header's data, a record or a byte stream; `None` if it is neither, or has no parameter set.
+    /// Reads a sequence header's data, a record or a byte stream; `None` if it is neither, or has no parameter
+    /// set, or too many bytes of them.
     pub fn read(coded: Coded, data: &[u8]) -> Option<Self> {
         let record = match coded {
             Coded::Avc => read_avc_record(data),
@@ -74,7 +78,12 @@ impl Setup {
         };
         let sets = sets.into_iter().filter(|nal| coded.is_parameter_set(nal));
         let parameter_sets: Vec<Vec<u8>> = sets.map(<[u8]>::to_vec).collect();
-        (!parameter_sets.is_empty()).then_some(Self { coded, parameter_sets, length_bytes })
+        let bytes = parameter_sets.iter().map(Vec::len).sum::<usize>();
+        (!parameter_sets.is_empty() && bytes <= PARAMETER_BYTES_MAX).then_some(Self {
+            coded,
+            parameter_sets,
+            length_bytes,
+        })
     }
 
     /// The NAL units of an access unit, none of them empty. `None` if it is in neither form, or has too many.

@@ -1,0 +1,55 @@
+//! What is made of a stream's entries for readers of one kind.
+
+use super::Replica;
+use crate::media::{Headers, Kind, LOG_BYTES_MAX, Rendition};
+
+impl Replica {
+    /// What is made of the entries, if somebody reads it.
+    pub fn rendition(&self, kind: &Kind) -> Option<&Rendition> {
+        self.renditions.iter().find(|rendition| rendition.is(kind))
+    }
+
+    /// One more reads a rendition, which is made from here on if nobody has. [`Self::detach`] is its end.
+    pub fn attach(&mut self, kind: &'static Kind) {
+        let known = self.renditions.iter().position(|rendition| rendition.is(kind));
+        let at = known.unwrap_or_else(|| {
+            let (first, headers) = self.joiners_start();
+            let mut rendition = Rendition::new(kind, first, headers);
+            for entry in self.log.range(first..self.log.head()) {
+                rendition.push(entry);
+                rendition.bound(LOG_BYTES_MAX);
+            }
+            self.renditions.push(rendition);
+            self.renditions.len() - 1
+        });
+        self.renditions[at].readers += 1;
+    }
+
+    /// One who read a rendition has gone.
+    pub fn detach(&mut self, kind: &Kind) {
+        for rendition in self.renditions.iter_mut().filter(|rendition| rendition.is(kind)) {
+            rendition.readers = rendition.readers.saturating_sub(1);
+        }
+        self.renditions.retain(|rendition| rendition.readers > 0);
+    }
+
+    /// The earliest place that one who comes now may start at, and what stands before it.
+    fn joiners_start(&self) -> (u64, &Headers) {
+        match &self.mark {
+            _ if self.settings.fast_cache_ms > 0 => (self.log.first(), &self.headers),
+            _ if self.live && self.log.first() <= self.epoch.first => (self.epoch.first, &self.epoch.headers),
+            Some(mark) if self.live => (mark.index, &mark.headers),
+            Some(_) | None => (self.log.head(), &self.headers),
+        }
+    }
+
+    pub(super) fn trim_renditions(&mut self) {
+        let first = self.log.first();
+        self.renditions.iter_mut().for_each(|rendition| rendition.trim(first));
+    }
+
+    /// Whether what is made of the log takes more than the log may.
+    pub(super) fn is_rendered_over(&self) -> bool {
+        self.renditions.iter().map(Rendition::bytes).sum::<usize>() > LOG_BYTES_MAX
+    }
+}
