@@ -1,13 +1,15 @@
-//! RTMPS: TLS 1.2 and 1.3 on the server's side, sans-IO.
+//! TLS 1.2 and 1.3, sans-IO.
 //!
-//! An [`Acceptor`] is a key with its certificate; a [`Session`] is one connection. Bytes of the wire go in with
+//! An [`Acceptor`] is a key with its certificate, a [`Connector`] whom the system trusts; a [`Session`] is one
+//! connection. Bytes of the wire go in with
 //! [`Session::receive`]; what is to be sent comes out of [`Session::wrap`] and [`Session::take_output`].
 
 use rustls::{
-    CipherSuite, ExtractedSecrets, ProtocolVersion, ServerConfig, ServerConnection,
+    CipherSuite, ClientConfig, ClientConnection, Connection, ExtractedSecrets, ProtocolVersion, RootCertStore,
+    ServerConfig, ServerConnection,
     crypto::aws_lc_rs,
     pki_types::{
-        CertificateDer, PrivateKeyDer,
+        CertificateDer, PrivateKeyDer, ServerName,
         pem::{Error as PemError, PemObject},
     },
     server::NoServerSessionStorage,
@@ -126,13 +128,57 @@ impl Acceptor {
         let mut connection = ServerConnection::new(Arc::clone(&self.0))?;
         // What is written is taken out at once.
         connection.set_buffer_limit(None);
-        Ok(Session { connection, records: Records::default(), stays: false })
+        Ok(Session { connection: connection.into(), records: Records::default(), stays: false })
+    }
+}
+
+/// Opens connections to servers whose certificates the system trusts.
+#[derive(Clone)]
+pub struct Connector(Arc<ClientConfig>);
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+impl Connector {
+    /// Reads the system's certificates, or those that SSL_CERT_FILE or SSL_CERT_DIR name.
+    ///
+    /// # Errors
+    /// In words: there are none.
+    pub fn new() -> Result<Self, String> {
+        let found = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        let (good, _) = roots.add_parsable_certificates(found.certs);
+        if good == 0 {
+            let why = found.errors.first().map_or_else(String::new, |error| format!(": {error}"));
+            return Err(format!(
+                "no certificates of authorities are found{why}; install ca-certificates, or set SSL_CERT_FILE"
+            ));
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|error| error.to_string())?;
+        Ok(Self(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
+    }
+
+    /// A session with a server that must be `host`, a name or an address.
+    ///
+    /// # Errors
+    /// It is no name; or rustls's.
+    pub fn connect(&self, host: &str) -> Result<Session, rustls::Error> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| rustls::Error::General(error.to_string()))?;
+        let mut connection = ClientConnection::new(Arc::clone(&self.0), name)?;
+        connection.set_buffer_limit(None);
+        // What a server says beside the stream, tickets for example, is the library's to understand.
+        Ok(Session { connection: connection.into(), records: Records::default(), stays: true })
     }
 }
 
 /// One connection.
 pub struct Session {
-    connection: ServerConnection,
+    connection: Connection,
     records: Records,
     stays: bool,
 }

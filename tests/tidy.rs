@@ -18,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("stats", &[]),
     ("tls", &[]),
     ("sys", &["proto"]),
-    ("config", &["tls"]),
+    ("config", &["proto", "tls"]),
     ("media", &["proto"]),
     ("mesh", &["media", "proto", "stats"]),
     ("control", &["proto", "sys", "config", "tls", "stats"]),

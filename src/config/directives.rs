@@ -21,6 +21,7 @@ pub(super) enum Block {
     Play,
     HttpRemux,
     HttpHooks,
+    Forward,
     Security,
     SignedUrl,
 }
@@ -45,6 +46,7 @@ impl Block {
             Self::Play => ("play", "SRS_VHOST_PLAY_"),
             Self::HttpRemux => ("http_remux", "SRS_VHOST_HTTP_REMUX_"),
             Self::HttpHooks => ("http_hooks", "SRS_VHOST_HTTP_HOOKS_"),
+            Self::Forward => ("forward", "SRS_VHOST_FORWARD_"),
             Self::Security => ("security", "SRS_VHOST_SECURITY_"),
             Self::SignedUrl => ("signed_url", "SRS_VHOST_SIGNED_URL_"),
         }
@@ -85,6 +87,8 @@ pub(super) enum Values {
     Secret(&'static str),
     /// `http://host[:port]/path`, several.
     Urls,
+    /// `host[:port]` of RTMP servers, several.
+    Destinations,
     /// Whom `allow` or `deny` means; the directive may stand often.
     Rules,
 }
@@ -105,6 +109,9 @@ impl Values {
             Self::Mounts => {
                 "paths with `[stream]` that end in .flv, .ts, .aac or .mp3, such as `[vhost]/[app]/[stream].ts`"
                     .to_owned()
+            }
+            Self::Destinations => {
+                "one or several host[:port] of RTMP servers, for RTMPS (ours) rtmps://host[:port]".to_owned()
             }
             Self::Urls => "one or several http:// or https:// URLs".to_owned(),
             Self::Rules => {
@@ -184,7 +191,9 @@ macro_rules! known {
     };
 }
 
-use Values::{Addresses, Decimal, Flag, Mounts, Number, NumberOrAuto, Path, Rules, Secret, Text, Urls, Word};
+use Values::{
+    Addresses, Decimal, Destinations, Flag, Mounts, Number, NumberOrAuto, Path, Rules, Secret, Text, Urls, Word,
+};
 
 known! {
     Top {
@@ -336,6 +345,13 @@ known! {
         "on_failure" Word(&["reject", "allow"]), "reject", NextConnection,
             "Ours. What no answer means: nothing within the timeout, no 200, or no JSON.";
     }
+    Forward {
+        "enabled" Flag, "off", NextPublish, "Whether every publish is pushed on to other RTMP servers.";
+        "destination" Destinations, "", NextPublish,
+            "Where to: the same app, stream and query there. rtmps://host[:port] (ours) is RTMPS.";
+        "backend" Urls, "", NextPublish,
+            "One URL that is asked where to, instead: POST with JSON, action on_forward; it answers {\"code\":0,\"data\":{\"urls\":[\"rtmp://host/app/stream\"]}}.";
+    }
     Security {
         "enabled" Flag, "off", NextConnection,
             "Whether the rules below count: who matches an allow and no deny may. With no allow of a kind but a deny, who matches no deny may.";
@@ -378,7 +394,6 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("mode", "edge clusters"),
     ("origin", "edge clusters"),
     ("cluster", "edge and origin clusters"),
-    ("forward", "forwarding"),
     ("bandcheck", "bandwidth checks"),
     ("refer", "referer checks"),
     ("http_static", "static files"),
@@ -414,7 +429,6 @@ pub(super) const NOT_YET_VARIABLES: &[&str] = &[
     "SRS_VHOST_RTC_",
     "SRS_VHOST_SRT_",
     "SRS_VHOST_CLUSTER_",
-    "SRS_VHOST_FORWARD_",
     "SRS_VHOST_EXEC_",
     "SRS_VHOST_INGEST_",
     "SRS_VHOST_TRANSCODE_",

@@ -1,7 +1,7 @@
 //! Directives → sections. Every fault of a configuration is found at once.
 
 use super::{
-    Config, DEFAULT_VHOST, Descriptors, Listen, Log, LogLevel, Play, Publish, Rtmps, Service, Stop, Takeover,
+    Config, DEFAULT_VHOST, Descriptors, Forward, Listen, Log, LogLevel, Play, Publish, Rtmps, Service, Stop, Takeover,
     TimeJitter, Vhost,
     directives::Block,
     explain::{Line, quoted},
@@ -193,7 +193,6 @@ fn load_vhosts(loader: &mut Loader, blocks: &[Directive], chunk_size: u32) -> Ve
 }
 
 fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk_size: u32) -> Vhost {
-    let forwards = directives.iter().any(|directive| directive.name.text == "forward");
     loader.explained.push(Line::Open(format!("vhost {}", quoted(name))));
     let mut section = Section::new(Block::Vhost, directives, loader);
     let enabled = section.flag("enabled");
@@ -204,10 +203,12 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     let out_ack_size = section.number("out_ack_size");
     let publish = section.block("publish").unwrap_or_default();
     let play = section.block("play").unwrap_or_default();
+    let forward = section.block("forward").unwrap_or_default();
     let http = http::VhostBlocks::take(&mut section);
     section.finish();
+    let forward = Forward::load(Section::new(Block::Forward, forward, loader));
     loader.explained.push(Line::Open("publish".to_owned()));
-    let publish = load_publish(Section::new(Block::Publish, publish, loader), min_latency, forwards);
+    let publish = load_publish(Section::new(Block::Publish, publish, loader), min_latency, !forward.is_empty());
     loader.explained.push(Line::Close);
     loader.explained.push(Line::Open("play".to_owned()));
     let play = load_play(Section::new(Block::Play, play, loader), min_latency);
@@ -224,6 +225,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
         out_ack_size,
         publish,
         play,
+        forward,
         http_remux,
         hooks,
         security,

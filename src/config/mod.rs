@@ -7,6 +7,7 @@
 mod directives;
 mod explain;
 mod faults;
+mod forward;
 mod http;
 mod load;
 mod mount;
@@ -17,6 +18,7 @@ mod syntax;
 
 pub use explain::{Change, Explanation, full};
 pub use faults::{Fault, Faults};
+pub use forward::{Destination, Forward};
 pub use http::{Action, Auth, Exporter, Hooks, HttpApi, HttpRemux, HttpServer, Rule, Security, SignedUrl};
 
 use crate::tls;
@@ -157,6 +159,8 @@ pub struct Vhost {
     pub publish: Publish,
     /// For players.
     pub play: Play,
+    /// Where its publishes are pushed on to.
+    pub forward: Forward,
     /// HTTP-FLV and WebSocket-FLV.
     pub http_remux: HttpRemux,
     /// Who is asked and told of what happens.

@@ -205,6 +205,7 @@ impl<'l> Section<'l> {
             | Values::Mounts
             | Values::Addresses
             | Values::Urls
+            | Values::Destinations
             | Values::Rules => None,
         };
         self.take(name, self.default_of(name), read).unwrap_or_default()
@@ -382,6 +383,12 @@ fn read_number(values: &Values, text: &str) -> Option<Option<u32>> {
     }
     let (Values::Number(_, range) | Values::NumberOrAuto(_, range)) = values else { return None };
     text.parse().ok().filter(|number| range.contains(number)).map(Some)
+}
+
+/// `http[s]://host[:port]/path`.
+pub(super) fn url(text: &str) -> Option<String> {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
+    (!rest.is_empty() && !rest.starts_with('/')).then(|| text.to_owned())
 }
 
 /// `[ip:]port`; a bare port is on `host`.

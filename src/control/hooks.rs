@@ -46,8 +46,8 @@ pub struct Event {
 /// What comes of a question.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// It may be.
-    Allowed,
+    /// It may be; what the answer says besides (`data`), of one URL alone.
+    Allowed(Value),
     /// It may not, and why.
     Refused(String),
 }
@@ -231,17 +231,18 @@ impl Job {
 
     /// Asks one URL after the other, until one refuses.
     fn ask_all(&self, agent: &ureq::Agent) -> Result<Verdict, String> {
+        let mut data = Value::Null;
         for url in &self.event.urls {
             let left = self.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err("no answer in time".to_owned());
             }
             match call(agent, url, &self.body, left).map_err(|error| format!("{url}: {error}"))? {
-                Verdict::Allowed => {}
+                Verdict::Allowed(said) => data = said,
                 refused @ Verdict::Refused(_) => return Ok(refused),
             }
         }
-        Ok(Verdict::Allowed)
+        Ok(Verdict::Allowed(data))
     }
 
     /// Nobody has answered as one should.
@@ -250,7 +251,7 @@ impl Job {
         let Some(_) = &self.answer else { return tracing::warn!(action, "hook: {why}") };
         if fail_open {
             tracing::warn!(action, "hook: {why}; allowed (on_failure allow)");
-            self.decide(Verdict::Allowed);
+            self.decide(Verdict::Allowed(Value::Null));
         } else {
             tracing::warn!(action, "hook: {why}; refused (on_failure reject)");
             self.decide(Verdict::Refused(format!("{action}: no answer")));
@@ -281,10 +282,10 @@ fn call(agent: &ureq::Agent, url: &str, body: &str, timeout: Duration) -> Result
 
 /// `0` or `{"code":0}` allows, another number refuses.
 fn read_answer(text: &str) -> Result<Verdict, String> {
-    let value: Value = serde_json::from_str(text.trim()).map_err(|_| "no JSON with a code".to_owned())?;
+    let mut value: Value = serde_json::from_str(text.trim()).map_err(|_| "no JSON with a code".to_owned())?;
     let code = value.as_i64().or_else(|| value.get("code")?.as_i64());
     match code {
-        Some(0) => Ok(Verdict::Allowed),
+        Some(0) => Ok(Verdict::Allowed(value.get_mut("data").map_or(Value::Null, Value::take))),
         Some(code) => Ok(Verdict::Refused(format!("the hook answers {code}"))),
         None => Err("no JSON with a code".to_owned()),
     }
@@ -332,7 +333,7 @@ mod tests {
         let ask = |urls: Vec<String>, open| hooks.ask(event(urls, open)).recv_blocking().unwrap();
         assert_eq!(
             ask(vec![server(answer("0")), server(answer("{\"code\": 0, \"data\": 1}"))], false),
-            Verdict::Allowed
+            Verdict::Allowed(Value::from(1))
         );
         let refused = Verdict::Refused("the hook answers 1".to_owned());
         assert_eq!(ask(vec![server(answer("{\"code\": 1}"))], true), refused);
@@ -354,7 +355,7 @@ mod tests {
                 matches!(ask(vec![url.clone()], false), Verdict::Refused(why) if why.contains("no answer")),
                 "{url}"
             );
-            assert_eq!(ask(vec![url.clone()], true), Verdict::Allowed, "{url}");
+            assert_eq!(ask(vec![url.clone()], true), Verdict::Allowed(Value::Null), "{url}");
         }
     }
 
@@ -365,7 +366,7 @@ mod tests {
         let (hangs, answers) = (server(None), server(answer("0")));
         let start = Instant::now();
         let waiting: Vec<_> = (0..300).map(|_| hooks.ask(event(vec![hangs.clone()], false))).collect();
-        assert_eq!(hooks.ask(event(vec![answers], false)).recv_blocking().unwrap(), Verdict::Allowed);
+        assert_eq!(hooks.ask(event(vec![answers], false)).recv_blocking().unwrap(), Verdict::Allowed(Value::Null));
         assert!(start.elapsed() < Duration::from_millis(300), "{:?}", start.elapsed());
         for verdict in waiting {
             assert!(matches!(verdict.recv_blocking().unwrap(), Verdict::Refused(_)));

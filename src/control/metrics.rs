@@ -1,6 +1,6 @@
 //! Prometheus's text format 0.0.4: SRS's names, and ours.
 
-use super::{ShardReport, StreamReport, merge, system};
+use super::{ForwardReport, ForwardState, ShardReport, StreamReport, merge, system};
 use crate::{
     config::Exporter,
     stats::{Histogram, ShardStats},
@@ -9,6 +9,9 @@ use std::{
     fmt::{Display, Write},
     sync::Arc,
 };
+
+/// Destinations of forward that have figures of their own.
+const FORWARDS_MAX: usize = 1000;
 
 /// What is measured.
 pub(super) struct Seen<'a> {
@@ -85,6 +88,7 @@ pub(super) fn write(seen: &Seen<'_>) -> String {
     let mut streams: Vec<&StreamReport> = streams.values().map(|(report, _)| report).collect();
     streams.sort_by(|a, b| b.players.cmp(&a.players).then_with(|| a.key.cmp(&b.key)));
     write_streams(&mut text, &streams, seen.exporter.top_streams);
+    write_forwards(&mut text, &streams);
     text.0
 }
 
@@ -210,6 +214,32 @@ fn write_streams(text: &mut Text, streams: &[&StreamReport], top: usize) {
     text.head(name, "histogram", "Age of the oldest tag of each flush of a player of a stream.");
     for (label, report) in &all {
         text.histogram(name, label, &report.age);
+    }
+}
+
+/// Destinations: how many by their state, and each of the first ones by its name.
+fn write_forwards(text: &mut Text, streams: &[&StreamReport]) {
+    let all = || streams.iter().flat_map(|report| &report.forwards);
+    let name = "corecast_forwards";
+    text.head(name, "gauge", "Destinations of forward, by state.");
+    for state in [ForwardState::Connecting, ForwardState::Publishing, ForwardState::Waiting] {
+        let count = all().filter(|forward| forward.state == state).count();
+        text.line(format_args!("{name}{{state=\"{}\"}} {count}", state.name()));
+    }
+    type Row = (&'static str, &'static str, fn(&ForwardReport) -> u64);
+    let rows: [Row; 3] = [
+        ("corecast_forward_up", "Whether a stream is published at a destination.", |forward| {
+            u64::from(forward.state == ForwardState::Publishing)
+        }),
+        ("corecast_forward_sent_bytes", "Bytes sent to a destination.", |forward| forward.sent_bytes),
+        ("corecast_forward_retries", "Tries to publish at a destination after the first.", |forward| forward.retries),
+    ];
+    for (name, help, value) in rows {
+        text.head(name, "gauge", help);
+        for forward in all().take(FORWARDS_MAX) {
+            let (stream, to) = (escaped(&forward.key), escaped(&forward.to));
+            text.line(format_args!("{name}{{stream=\"{stream}\",to=\"{to}\"}} {}", value(forward)));
+        }
     }
 }
 

@@ -21,7 +21,9 @@ mod system;
 pub use access::ClientId;
 pub use plane::{CONNECTIONS_MAX, start};
 pub(in crate::control) use report::merge;
-pub use report::{AudioReport, ClientReport, PublishReport, ShardReport, StreamReport, VideoReport};
+pub use report::{
+    AudioReport, ClientReport, ForwardReport, ForwardState, PublishReport, ShardReport, StreamReport, VideoReport,
+};
 
 use crate::{
     config::{Config, Service},

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 pub struct ShardReport {
     /// Its streams, published or played there.
     pub streams: Vec<StreamReport>,
+    /// Where its publishes are pushed on to.
+    pub forwards: Vec<ForwardReport>,
     /// Bytes of media in its logs.
     pub log_bytes: u64,
     /// Sends in the kernel.
@@ -18,6 +20,47 @@ pub struct ShardReport {
     pub connections: u64,
     /// Flush interval of the mean player, or of `mw_latency auto` where there is none, in ms.
     pub flush_ms: u64,
+}
+
+/// A destination of a publish.
+#[derive(Clone, Debug)]
+pub struct ForwardReport {
+    /// `vhost/app/stream`.
+    pub key: String,
+    /// URL of server and app.
+    pub to: String,
+    /// How it stands.
+    pub state: ForwardState,
+    /// Since when, in ms of the process's clock.
+    pub since_ms: u64,
+    /// Bytes sent, over all its connections.
+    pub sent_bytes: u64,
+    /// Tries after the first.
+    pub retries: u64,
+    /// Why the last connection ended, or was not made; empty if all is well.
+    pub error: String,
+}
+
+/// How it stands with a destination.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ForwardState {
+    /// On the way to a publish.
+    Connecting,
+    /// Media goes there.
+    Publishing,
+    /// Until the next try.
+    Waiting,
+}
+
+impl ForwardState {
+    /// Its word in API and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Publishing => "publishing",
+            Self::Waiting => "waiting",
+        }
+    }
 }
 
 /// One stream on one shard.
@@ -39,6 +82,8 @@ pub struct StreamReport {
     pub flush_ms: u64,
     /// Age of the oldest tag in each flush of a player, in ms.
     pub age: Histogram,
+    /// Where it is pushed on to; in the whole of all shards' parts alone.
+    pub forwards: Vec<ForwardReport>,
 }
 
 /// A publish.
@@ -136,6 +181,13 @@ pub(super) fn merge(reports: &[ShardReport]) -> BTreeMap<&str, (StreamReport, Ve
         whole.skips += part.skips;
         whole.age.add(&part.age);
         flush.push(part.flush_ms);
+    }
+    for forward in reports.iter().flat_map(|report| &report.forwards) {
+        if let Some((whole, _)) = merged.get_mut(&*forward.key) {
+            // A reader of the log like any other; people count players.
+            whole.players = whole.players.saturating_sub(u64::from(forward.state == ForwardState::Publishing));
+            whole.forwards.push(forward.clone());
+        }
     }
     merged
 }

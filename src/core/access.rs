@@ -109,7 +109,7 @@ impl<E: Endpoints> Shard<E> {
     /// Goes on with what was asked for.
     pub(crate) fn resume_wish(&mut self, id: usize, verdict: hooks::Verdict) -> Outcome {
         let refused = match verdict {
-            hooks::Verdict::Allowed => None,
+            hooks::Verdict::Allowed(_) => None,
             hooks::Verdict::Refused(why) => {
                 self.stats.refused_by_hook.add(1);
                 Some(why)

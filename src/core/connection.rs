@@ -40,6 +40,8 @@ pub(super) struct Connection<E: Endpoints> {
     pub(super) wish: Option<Wish<E::Sink>>,
     /// What it is to publish, as soon as it is where that is and the name is free.
     pub(super) pending: Option<Box<Request>>,
+    /// The target that it was opened to, if it has not come in.
+    pub(super) outbound: Option<usize>,
     /// Whom to tell when it ends.
     pub(super) on_close: Option<Box<hooks::Event>>,
     /// In ms of the process's clock.
@@ -91,6 +93,7 @@ impl<E: Endpoints> Connection<E> {
             publishes: SmallVec::new(),
             wish: None,
             pending: None,
+            outbound: None,
             on_close: None,
             started_ms: now_ms,
             received_bytes: 0,

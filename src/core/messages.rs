@@ -3,6 +3,7 @@
 use super::{
     Moved, Shard,
     budget::Budget,
+    outbound::Follow,
     place,
     port::{CloseReason, Endpoints},
 };
@@ -22,7 +23,7 @@ pub(crate) enum ShardMessage<E: Endpoints> {
     /// A publisher comes home.
     Adopt(Box<Moved<E>>),
     /// A publisher that cannot move wants to publish.
-    Publish { key: String, settings: media::Settings, publisher: Publisher, replace: bool },
+    Publish { key: String, settings: media::Settings, publisher: Publisher, replace: bool, follow: Option<Box<Follow>> },
     /// The home's answer.
     Published { home: usize, publisher: Publisher, stream: Option<StreamId> },
     /// A tag of such a publisher.
@@ -112,12 +113,13 @@ impl<E: Endpoints> Shard<E> {
         };
         match message {
             ShardMessage::Adopt(moved) => arrived.push(*moved),
-            ShardMessage::Publish { key, settings, publisher, replace } => {
+            ShardMessage::Publish { key, settings, publisher, replace, follow } => {
                 if replace {
                     self.oust(&key, None);
                 }
                 let stream = self.relay.publish(&key, settings, publisher).ok();
                 changed.extend(stream);
+                follow.filter(|_| stream.is_some()).into_iter().for_each(|follow| self.follow(follow));
                 let home = self.relay.me();
                 self.relay.send(publisher.shard, ShardMessage::Published { home, publisher, stream });
             }

@@ -17,6 +17,7 @@ mod flush;
 mod load;
 mod messages;
 mod moving;
+mod outbound;
 mod play;
 pub mod port;
 mod publish;
@@ -31,6 +32,7 @@ mod testing;
 
 pub(crate) use messages::ShardMessage;
 pub(crate) use moving::{Moved, Taken};
+pub(crate) use outbound::{Errand, Follow, Step};
 pub(crate) use shared::Shared;
 
 use crate::{
@@ -110,6 +112,9 @@ pub(crate) struct Shard<E: Endpoints> {
     housekeeping_ms: u64,
     load: Load,
     survey: survey::Survey,
+    /// Where publishes are pushed on to.
+    outbound: Slab<outbound::Outbound>,
+    errands: Vec<Errand>,
     /// Until when the shard's loop sleeps, in ms of the process's clock.
     asleep_until_ms: u64,
 }
@@ -135,6 +140,8 @@ impl<E: Endpoints> Shard<E> {
             housekeeping_ms: 0,
             load: Load::default(),
             survey: survey::Survey::default(),
+            outbound: Slab::new(),
+            errands: Vec::new(),
             asleep_until_ms: 0,
         })
     }
@@ -337,6 +344,9 @@ impl<E: Endpoints> Shard<E> {
         self.tell(connection.on_close.take());
         // What the read saw may be but the echo of our own shutdown, whose reason counts then.
         let reason = if reason.is_fault() { reason } else { connection.closing.as_ref().unwrap_or(reason) };
+        if let Some(outbound) = connection.outbound {
+            return self.outbound_ended(outbound, reason, connection.sent_bytes);
+        }
         let (peer, position) = (connection.named(), connection.session.peer().position);
         self.stats.closed_by_fault.add(u64::from(reason.is_fault()));
         if reason.is_fault() {

@@ -34,6 +34,13 @@ pub trait Endpoints: fmt::Debug + Sized + 'static {
 
     /// The session of a connection that has come in.
     fn accept(listen: Listen, context: &Context<'_>) -> Self::Session;
+
+    /// Where a publish is pushed on to, as the configuration says or as somebody has answered who was asked for
+    /// `urls`. `path` are the marks of the servers that the stream has come through.
+    fn targets(request: &Request, urls: Option<&[String]>, path: &str) -> Vec<Target>;
+
+    /// The session of a connection that has just been opened to a target; `None` if that is no place for it.
+    fn dial(target: &Target, context: &Context<'_>) -> Option<Self::Session>;
 }
 
 /// What a session may ask for while it works.
@@ -54,6 +61,25 @@ impl<'a> Context<'a> {
     pub fn config(&self) -> Arc<Config> {
         self.config.load_full()
     }
+}
+
+/// A connection that the server opens by itself, again and again, for as long as a stream is published.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The stream.
+    pub request: Request,
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// TCP's.
+    pub port: u16,
+    /// Inside TLS, with a certificate for `host`.
+    pub tls: bool,
+    /// The whole URL, secrets included: what is asked for there.
+    pub url: String,
+    /// For people, without what may be secret.
+    pub name: String,
+    /// The marks of the servers that the stream has come through, ours included.
+    pub path: String,
 }
 
 /// A protocol's machine for one connection, sans I/O. Mutate it, then drain [`Self::poll`], then send
@@ -105,6 +131,8 @@ pub struct Peer<'a> {
     pub agent: &'a str,
     /// Bytes understood so far, for the log.
     pub position: u64,
+    /// The marks of the servers that its stream has come through.
+    pub path: &'a str,
 }
 
 /// What a session has the shard do.
@@ -349,6 +377,9 @@ pub enum CloseReason {
     /// What it came for is done.
     #[error("its response has ended")]
     ResponseEnded,
+    /// What it came for.
+    #[error("its stream is not published any more")]
+    Unpublished,
     /// By the API.
     #[error("an operator has disconnected it")]
     Kicked,
@@ -398,6 +429,6 @@ impl CloseReason {
 
     /// Whether an operator wants to know.
     pub fn is_fault(&self) -> bool {
-        !matches!(self, Self::PeerClosed | Self::Io(_) | Self::Drained | Self::ResponseEnded)
+        !matches!(self, Self::PeerClosed | Self::Io(_) | Self::Drained | Self::ResponseEnded | Self::Unpublished)
     }
 }

@@ -31,6 +31,10 @@ impl<E: Endpoints> Shard<E> {
         request: Box<Request>,
     ) -> Outcome {
         match self.access(connection, Action::Publish, &request) {
+            _ if self.goes_round(connection, &request.key) => {
+                let why = format!("{}: the stream comes from here: its forwards go round", request.key);
+                self.refuse_publish(id, connection, request.id, &why)
+            }
             Access::Granted => self.publish(id, connection, request, 0),
             Access::Refused(why) => self.refuse_publish(id, connection, request.id, &why),
             Access::Ask(event) => {
@@ -63,6 +67,8 @@ impl<E: Endpoints> Shard<E> {
         let serial = self.publish_serial;
         let publisher = self.publisher(id, connection, serial);
         let now_ms = self.shared.now_ms();
+        let follow = self.follow_of(connection, &request);
+        let Request { ref key, ref vhost, .. } = *request;
         let new = |target| Publish::new(serial, number, target, key.clone(), now_ms, vhost.publish, on_end);
         if home == self.relay.me() {
             if replace {
@@ -75,6 +81,7 @@ impl<E: Endpoints> Shard<E> {
                     sys::set_nodelay(connection.descriptor, vhost.tcp_nodelay);
                     self.stats.publishers.add(1);
                     self.changed.push(stream);
+                    follow.into_iter().for_each(|follow| self.follow(follow));
                     Outcome::Continue
                 }
                 Err(_) if self.publisher_may_end(key, tries) => {
@@ -93,7 +100,7 @@ impl<E: Endpoints> Shard<E> {
         }
         // The connection is needed here too: its tags go home one by one. It is not read before the home has agreed.
         connection.publishes.push(new(Target::Remote { shard: home, stream: None }));
-        self.relay.send(home, ShardMessage::Publish { key: key.clone(), settings, publisher, replace });
+        self.relay.send(home, ShardMessage::Publish { key: key.clone(), settings, publisher, replace, follow });
         Outcome::Continue
     }
 

@@ -221,6 +221,13 @@ impl<E: Endpoints> Shard<E> {
         request: Box<Request>,
         sink: E::Sink,
     ) -> Outcome {
+        if connection.outbound.is_some() {
+            // The server's own: nobody is asked.
+            return match self.relay.is_published(&request.key) {
+                true => self.play(id, connection, &request, sink),
+                false => Outcome::Close(CloseReason::Unpublished),
+            };
+        }
         match self.access(connection, Action::Play, &request) {
             Access::Granted => self.play(id, connection, &request, sink),
             Access::Refused(why) => self.refuse_play(id, connection, &request, &why),
@@ -250,7 +257,13 @@ impl<E: Endpoints> Shard<E> {
         sink: E::Sink,
     ) -> Outcome {
         let Request { id: play, key, vhost, .. } = request;
-        let on_stop = self.hook_event(connection, "on_stop", &vhost.hooks.on_stop, request);
+        let on_stop = match connection.outbound {
+            Some(outbound) => {
+                self.outbound_plays(outbound);
+                None
+            }
+            None => self.hook_event(connection, "on_stop", &vhost.hooks.on_stop, request),
+        };
         // A second play under the same number replaces the first one (RTMP 1.0 §7.2.2.1).
         self.close_service(id, connection, *play);
         #[cfg(test)]

@@ -72,6 +72,7 @@ impl<E: Endpoints> Shard<E> {
             sends_in_flight: self.ring.in_flight() as u64,
             ring_entries: self.relay.ring_entries() as u64,
             connections: self.connections.len() as u64,
+            forwards: self.forward_reports(),
             ..walk.report
         }
     }
@@ -93,6 +94,7 @@ impl<E: Endpoints> Shard<E> {
             skips: stream.sent.skips,
             flush_ms: stream.replica.schedule.interval_ms(),
             age: stream.sent.age.clone(),
+            forwards: Vec::new(),
         }
     }
 

@@ -4,7 +4,8 @@ use super::port::Context;
 use crate::{
     config::Config,
     control::{Handed, hooks::Hooks},
-    sys,
+    sys::{self, CpuMask},
+    tls,
 };
 use arc_swap::ArcSwap;
 use std::{
@@ -29,6 +30,10 @@ pub(crate) struct Shared {
     pub(crate) service_id: String,
     /// Where connections go that ask for anything but media.
     pub(crate) plane: OnceLock<async_channel::Sender<Handed>>,
+    /// For connections that the server opens by itself; made when first used.
+    pub(crate) connector: OnceLock<Result<tls::Connector, String>>,
+    /// Where threads may run that are no shard's.
+    pub(crate) cpus: Option<CpuMask>,
     /// Whether the kernel has TLS.
     pub(crate) ktls: bool,
     started: Instant,
@@ -43,6 +48,8 @@ impl Shared {
             draining: AtomicBool::new(false),
             hooks: Hooks::default(),
             plane: OnceLock::new(),
+            connector: OnceLock::new(),
+            cpus: CpuMask::of_this_thread(),
             server_id: format!("vid-{:07x}", fastrand::u32(..) & 0xFFF_FFFF),
             service_id: format!("{:08x}", fastrand::u32(..)),
             ktls: sys::has_ktls(),

@@ -2,7 +2,9 @@
 
 use super::{
     Shard, Shared,
-    port::{CloseReason, Context, Endpoints, Frame, ImageKey, Output, Peer, Session, Sink, Start, Word},
+    port::{
+        CloseReason, Context, Endpoints, Frame, ImageKey, Output, Peer, Request, Session, Sink, Start, Target, Word,
+    },
 };
 use crate::{
     config::{Config, Listen},
@@ -27,6 +29,14 @@ impl Endpoints for Silent {
 
     fn accept(_: Listen, _: &Context<'_>) -> SilentSession {
         SilentSession
+    }
+
+    fn targets(_: &Request, _: Option<&[String]>, _: &str) -> Vec<Target> {
+        Vec::new()
+    }
+
+    fn dial(_: &Target, _: &Context<'_>) -> Option<SilentSession> {
+        Some(SilentSession)
     }
 }
 

@@ -4,11 +4,11 @@
 
 mod audio;
 mod flv;
+mod forward;
 mod http;
 mod registry;
 mod rtmp;
 mod ts;
 
 pub(crate) use registry::All;
-pub use rtmp::chunks;
 pub use ts::render::BOTH as TS;

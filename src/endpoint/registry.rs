@@ -1,9 +1,11 @@
 //! Every endpoint by its name; what follows from that.
 
-use super::{audio, flv, http, rtmp, ts};
+use super::{audio, flv, forward, http, rtmp, ts};
 use crate::{
     config::{Listen, Service},
-    core::port::{CloseReason, Context, Endpoints, Frame, ImageKey, Output, Peer, Session, Sink, Start, Word},
+    core::port::{
+        CloseReason, Context, Endpoints, Frame, ImageKey, Output, Peer, Request, Session, Sink, Start, Target, Word,
+    },
     media::{Kind, Subscription},
     proto::{Write, flv::TagKind, http::live::Format},
 };
@@ -26,6 +28,14 @@ impl Endpoints for All {
                 AnySession::Http(http::HttpSession::new(FORMATS, context))
             }
         }
+    }
+
+    fn targets(request: &Request, urls: Option<&[String]>, path: &str) -> Vec<Target> {
+        forward::targets(request, urls, path)
+    }
+
+    fn dial(target: &Target, context: &Context<'_>) -> Option<AnySession> {
+        forward::ForwardSession::new(target, context).map(|session| AnySession::Forward(Box::new(session)))
     }
 }
 
@@ -155,11 +165,13 @@ endpoints! {
     sessions {
         Rtmp(rtmp::RtmpSession),
         Http(http::HttpSession),
+        Forward(Box<forward::ForwardSession>),
     }
     sinks {
         0 Rtmp(rtmp::RtmpSink),
         1 Flv(Box<flv::FlvSink>),
         2 Ts(Box<ts::TsSink>),
         3 Audio(Box<audio::AudioSink>),
+        4 Forward(forward::ForwardSink),
     }
 }

@@ -4,9 +4,11 @@
 //! listen → `task` → shard → send ring. Everything between two awaits is synchronous and runs on one shard; no
 //! lock is taken.
 
+mod outbound;
 mod plane;
 mod reload;
 mod rest;
+mod rounds;
 mod task;
 
 pub use plane::ReloadReply;
@@ -252,7 +254,7 @@ async fn run_shard(
     match Shard::new(shared, mesh, stats) {
         Ok(server) => {
             drop(watch.tell.send(ShardEnd::Started));
-            task::run_shard(server, obeys).await;
+            rounds::run_shard(server, obeys).await;
         }
         Err(error) => {
             let failed = StartError::Shard { shard, cpu: shard, reason: error.to_string() };

@@ -1,16 +1,15 @@
 //! One task per connection: it reads, the shard does the rest. Accepting, moving to another shard, closing.
 
 use super::{
-    Control, Moved, Shard,
+    Moved, Shard,
     rest::{Rest, TICK_MS},
 };
 use crate::{
     config::{Listen, Service},
-    control::{Call, Handed, hooks},
+    control::{Handed, hooks},
     core::{Outcome, SCRATCH_BYTES, Taken, port::CloseReason},
     sys::{Acceptor, Receiver},
 };
-use crossbeam_channel::TryRecvError;
 use futures_lite::future;
 use glommio::{spawn_local, timer::Timer};
 use std::{
@@ -19,7 +18,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -35,85 +34,26 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 /// A shard and its receive buffer. Borrowed between awaits only.
 pub(super) struct Local {
-    shard: RefCell<Shard>,
+    pub(super) shard: RefCell<Shard>,
     scratch: RefCell<Box<[u8]>>,
     rest: Rest,
 }
 
-/// Runs a shard until the server stops.
-pub(super) async fn run_shard(server: Shard, control: crossbeam_channel::Receiver<Control>) {
-    let notifier = server.notifier();
-    let shared = Arc::clone(server.shared());
-    let wakers = Arc::clone(server.wakers());
-    let me = server.index();
-    let scratch = RefCell::new(vec![0; SCRATCH_BYTES].into());
-    let local = Rc::new(Local { shard: RefCell::new(server), scratch, rest: Rest::default() });
-    let mut endpoints: Vec<Rc<Endpoint>> = Vec::new();
-    let reaper = Rc::clone(&local);
-    spawn_local(async move {
-        while notifier.wait().await.is_ok() {
-            reaper.shard.borrow_mut().pump();
-        }
-    })
-    .detach();
-    while !shared.stopping.load(Ordering::Acquire) {
-        obey(&local, &control, &mut endpoints);
-        let wait_ms = local.shard.borrow_mut().sleep_ms();
-        let woken = poll_fn(|cx| wakers[me].poll(cx));
-        if wait_ms > 0 {
-            let timer = async {
-                Timer::new(Duration::from_millis(wait_ms)).await;
-            };
-            future::or(woken, timer).await;
-        } else {
-            // Others get their turn between two rounds, however busy the shard is.
-            glommio::executor().yield_now().await;
-        }
-        let arrived = local.shard.borrow_mut().turn();
-        for moved in arrived {
-            spawn_local(adopt(Rc::clone(&local), moved)).detach();
-        }
+impl Local {
+    pub(super) fn new(shard: Shard) -> Self {
+        let scratch = RefCell::new(vec![0; SCRATCH_BYTES].into());
+        Self { shard: RefCell::new(shard), scratch, rest: Rest::default() }
     }
-    local.shard.borrow_mut().shut_down();
 }
 
 /// One listening socket of this shard.
-struct Endpoint {
-    acceptor: Acceptor,
+pub(super) struct Endpoint {
+    pub(super) acceptor: Acceptor,
     /// What the configuration says of it now; `None` when it is to be closed.
-    listen: Cell<Option<Listen>>,
+    pub(super) listen: Cell<Option<Listen>>,
 }
 
-/// Does what the server's owner has asked for since the last look.
-fn obey(local: &Rc<Local>, control: &crossbeam_channel::Receiver<Control>, endpoints: &mut Vec<Rc<Endpoint>>) {
-    loop {
-        match control.try_recv() {
-            Ok(Control::Listen(listen, socket)) => {
-                let endpoint = Rc::new(Endpoint { acceptor: Acceptor::new(socket), listen: Cell::new(Some(listen)) });
-                endpoints.push(Rc::clone(&endpoint));
-                spawn_local(accept(Rc::clone(local), endpoint)).detach();
-            }
-            Ok(Control::Change(from, to)) => {
-                endpoints.iter().filter(|endpoint| endpoint.listen.get() == Some(from)).for_each(|endpoint| {
-                    endpoint.listen.set(to);
-                    if to.is_none() {
-                        endpoint.acceptor.close();
-                    }
-                });
-                endpoints.retain(|endpoint| endpoint.listen.get().is_some());
-            }
-            Ok(Control::Reconfigure(config)) => local.shard.borrow_mut().reconfigure(&config),
-            Ok(Control::Call(Call::TakeBack(handed))) => {
-                spawn_local(take_back(Rc::clone(local), *handed)).detach();
-            }
-            Ok(Control::Call(call)) => local.shard.borrow_mut().answer(call),
-            Ok(Control::Drain) => local.shard.borrow_mut().drain(),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
-        }
-    }
-}
-
-async fn accept(local: Rc<Local>, endpoint: Rc<Endpoint>) {
+pub(super) async fn accept(local: Rc<Local>, endpoint: Rc<Endpoint>) {
     loop {
         let accepted = endpoint.acceptor.accept().await;
         let Some(listen) = endpoint.listen.get() else { return };
@@ -161,7 +101,7 @@ fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-async fn adopt(local: Rc<Local>, moved: Moved) {
+pub(super) async fn adopt(local: Rc<Local>, moved: Moved) {
     let Moved { descriptor, peer, state, unread } = moved;
     let receiver = Receiver::adopt(descriptor, peer);
     let id = local.shard.borrow_mut().insert_moved(receiver.descriptor(), peer, state);
@@ -199,7 +139,7 @@ async fn later(local: &Rc<Local>, id: usize, unread: Vec<u8>) -> Outcome {
     guarded(|| local.shard.borrow_mut().receive_unread(id, &unread))
 }
 
-async fn run(local: Rc<Local>, mut receiver: Receiver, id: usize, mut outcome: Outcome) {
+pub(super) async fn run(local: Rc<Local>, mut receiver: Receiver, id: usize, mut outcome: Outcome) {
     let mut read = 0;
     loop {
         let mut rested = match outcome {
@@ -307,7 +247,7 @@ fn hand_over(local: &Rc<Local>, receiver: Receiver, taken: Taken, service: Servi
 }
 
 /// Takes a connection back from the control plane, which has read a live request on it.
-async fn take_back(local: Rc<Local>, handed: Handed) {
+pub(super) async fn take_back(local: Rc<Local>, handed: Handed) {
     let Handed { descriptor, peer, tls, ktls_bytes, unread, .. } = handed;
     let receiver = Receiver::adopt(descriptor, peer);
     if !local.shard.borrow().admit() {

@@ -240,6 +240,11 @@ impl<P, M: Cargo> Relay<P, M> {
         Ok(id)
     }
 
+    /// Whether somebody publishes a stream of this shard.
+    pub fn is_published(&self, key: &str) -> bool {
+        self.publisher_of(key).is_some()
+    }
+
     /// Who publishes a stream of this shard.
     pub fn publisher_of(&self, key: &str) -> Option<&P> {
         self.streams.get(*self.by_key.get(key)?)?.publisher.as_ref()

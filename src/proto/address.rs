@@ -110,7 +110,7 @@ fn split_tc_url(url: &str) -> Option<(&str, &str)> {
 }
 
 /// Splits `host:port`, `[v6]:port`.
-pub(in crate::proto) fn split_port(authority: &str) -> (&str, Option<&str>) {
+pub fn split_port(authority: &str) -> (&str, Option<&str>) {
     if let Some((host, rest)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return (host, rest.strip_prefix(':'));
     }

@@ -3,7 +3,7 @@
 use std::mem::{size_of, zeroed};
 
 /// A thread's mask, to be given to others: threads inherit that of the thread that starts them, and a shard's is one CPU.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct CpuMask(libc::cpu_set_t);
 
 impl CpuMask {

@@ -9,6 +9,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 /// SO_SNDBUF of every connection, in bytes; the kernel doubles it for its own use. It bounds what a
@@ -37,6 +38,14 @@ impl Receiver {
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         socket.set_tcp_nodelay(true)?;
         Ok(receiver)
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// The system call's; nobody answers in time.
+    pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<Self> {
+        Self::new(TcpStream::connect_timeout(address, limit).await.map_err(io::Error::from)?)
     }
 
     /// Takes over a connection that another shard gave away, with its settings.

@@ -17,14 +17,14 @@ use std::{
 };
 
 /// A hook server: keeps what it is told, and answers as it is told to.
-struct Hook {
-    url: String,
+pub(crate) struct Hook {
+    pub(crate) url: String,
     told: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Hook {
     /// `answer` makes a body of the event; `None` hangs for ever.
-    fn start(answer: impl Fn(&Value) -> Option<String> + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Value) -> Option<String> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
         let told: Arc<Mutex<Vec<Value>>> = Arc::default();
@@ -64,12 +64,12 @@ impl Hook {
         Self { url, told }
     }
 
-    fn all(&self) -> Vec<Value> {
+    pub(crate) fn all(&self) -> Vec<Value> {
         self.told.lock().expect("the list").clone()
     }
 
     /// Waits for an event of an action.
-    fn wait(&self, action: &str) -> Value {
+    pub(crate) fn wait(&self, action: &str) -> Value {
         eventually(action, || self.all().into_iter().find(|event| event["action"] == action))
     }
 }

@@ -10,6 +10,8 @@ mod clients;
 mod commands;
 mod conf;
 mod crowd;
+mod forward;
+mod forward_bad;
 mod holes_audio;
 mod holes_identity;
 mod holes_memory;

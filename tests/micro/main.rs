@@ -10,7 +10,6 @@
 
 use bytes::Bytes;
 use corecast::{
-    endpoint::chunks::{self as wire, ChunkStreams},
     media::{Entry, Replica, Schedule, Settings, Snapshot, Step, Subscription},
     mesh::ring::{self as mesh, Mesh},
     proto::{
@@ -19,6 +18,7 @@ use corecast::{
         rtmp::{
             chunk_reader::{ChunkReader, Limits},
             chunk_writer::ChunkWriter,
+            chunks::{self as wire, ChunkStreams},
         },
     },
     sys::{Gather, SendBuf},
@@ -81,7 +81,9 @@ fn chunk_reader((mut reader, wire): (ChunkReader, Vec<u8>)) -> usize {
 #[bench::second(second())]
 fn image(entries: Vec<Entry>) -> Vec<u8> {
     let mut out = Vec::with_capacity(400 << 10);
-    entries.iter().for_each(|entry| wire::put_next(&mut out, entry, ChunkStreams::new(0), CHUNK_SIZE));
+    entries
+        .iter()
+        .for_each(|entry| wire::put_next(&mut out, &entry.tag, entry.delta_ms, ChunkStreams::new(0), CHUNK_SIZE));
     out
 }
 
@@ -90,7 +92,9 @@ fn image(entries: Vec<Entry>) -> Vec<u8> {
 #[bench::second(second())]
 fn gather(entries: Vec<Entry>) -> SendBuf {
     let mut out = Gather::default();
-    entries.iter().for_each(|entry| wire::put_next(&mut out, entry, ChunkStreams::new(0), CHUNK_SIZE));
+    entries
+        .iter()
+        .for_each(|entry| wire::put_next(&mut out, &entry.tag, entry.delta_ms, ChunkStreams::new(0), CHUNK_SIZE));
     SendBuf::Gather(Box::new(out))
 }
 

@@ -201,12 +201,8 @@ fn load_remux(mut section: Section<'_>) -> HttpRemux {
 fn load_hooks(mut section: Section<'_>) -> Hooks {
     section.loader.explained.push(Line::Open("http_hooks".to_owned()));
     let enabled = section.flag("enabled");
-    let url = |text: &str| {
-        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
-        (!rest.is_empty() && !rest.starts_with('/')).then(|| text.to_owned())
-    };
     let mut urls = |name| {
-        let urls = section.words(name, url);
+        let urls = section.words(name, super::super::section::url);
         if enabled { urls } else { Vec::new() }
     };
     let hooks = Hooks {

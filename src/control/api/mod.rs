@@ -316,8 +316,18 @@ fn figures(mut figures: Map<String, Value>) -> Value {
 }
 
 fn features(config: &Config) -> Value {
-    let on = ["ssl", "rtmps", "http_remux", "websocket_flv", "http_api", "http_hooks", "exporter", "enhanced_rtmp"];
-    let off = ["hls", "hds", "dash", "dvr", "transcode", "ingest", "srt", "rtc", "caster", "forward", "edge"];
+    let on = [
+        "ssl",
+        "rtmps",
+        "http_remux",
+        "websocket_flv",
+        "http_api",
+        "http_hooks",
+        "exporter",
+        "enhanced_rtmp",
+        "forward",
+    ];
+    let off = ["hls", "hds", "dash", "dvr", "transcode", "ingest", "srt", "rtc", "caster", "edge"];
     let list = on.map(|name| (name, true)).into_iter().chain(off.map(|name| (name, false)));
     let features: Map<String, Value> = list.map(|(name, has)| (name.to_owned(), json!(has))).collect();
     let listen: Vec<Value> = config.endpoints().map(describe).collect();

@@ -1,7 +1,7 @@
 //! What the API says: SRS's JSON, and figures of ours beside.
 
 use crate::config::{Config, DEFAULT_VHOST};
-use crate::control::{AudioReport, ClientReport, StreamReport, VideoReport, access::stable_id};
+use crate::control::{AudioReport, ClientReport, ForwardReport, StreamReport, VideoReport, access::stable_id};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -154,6 +154,23 @@ pub(in crate::control) struct Stream {
     /// Flush interval of each shard that has the stream, in ms. Ours.
     pub(in crate::control) flush_ms: Vec<u64>,
     pub(in crate::control) frame_age: FrameAge,
+    /// Where it is pushed on to. Ours.
+    pub(in crate::control) forward: Vec<Forward>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::control) struct Forward {
+    /// URL of server and app.
+    pub(in crate::control) to: String,
+    /// `connecting`, `publishing` or `waiting`.
+    pub(in crate::control) state: &'static str,
+    /// Since when it is so, in ms since 1970.
+    pub(in crate::control) since_ms: u64,
+    pub(in crate::control) send_bytes: u64,
+    /// Tries after the first.
+    pub(in crate::control) retries: u64,
+    /// Why the last connection ended, or was not made; null if all is well.
+    pub(in crate::control) error: Option<String>,
 }
 
 impl Stream {
@@ -203,6 +220,20 @@ impl Stream {
                 p99_ms: report.age.percentile(99),
                 count: report.age.count(),
             },
+            forward: report.forwards.iter().map(|forward| Forward::new(forward, since_1970_ms)).collect(),
+        }
+    }
+}
+
+impl Forward {
+    fn new(report: &ForwardReport, since_1970_ms: u64) -> Self {
+        Self {
+            to: report.to.clone(),
+            state: report.state.name(),
+            since_ms: since_1970_ms + report.since_ms,
+            send_bytes: report.sent_bytes,
+            retries: report.retries,
+            error: Some(report.error.clone()).filter(|error| !error.is_empty()),
         }
     }
 }

@@ -313,7 +313,7 @@ impl Session for HttpSession {
     }
 
     fn peer(&self) -> Peer<'_> {
-        Peer { tc_url: &self.tc_url, page_url: &self.referer, agent: "", position: self.position }
+        Peer { tc_url: &self.tc_url, page_url: &self.referer, position: self.position, ..Peer::default() }
     }
 
     fn into_unread(self) -> Vec<u8> {

@@ -1,6 +1,5 @@
 //! RTMP (conformance A to D): the session of a server's connection, and how a stream's entries become chunks.
 
-pub mod chunks;
 mod sink;
 
 pub(crate) use sink::RtmpSink;
@@ -14,12 +13,12 @@ use crate::{
         address::{StreamAddress, UrlError},
         flv::Tag,
         rtmp::{
+            chunks::ChunkStreams,
             handshake::{Outcome, Scheme},
             server::{Event, ServerSession, Settings},
         },
     },
 };
-use chunks::ChunkStreams;
 use smallvec::SmallVec;
 
 /// One connection.
@@ -211,6 +210,7 @@ impl Session for RtmpSession {
             tc_url: &connect.tc_url,
             page_url: &connect.page_url,
             agent: &connect.flash_ver,
+            path: &connect.forwarded_by,
             position,
         })
     }

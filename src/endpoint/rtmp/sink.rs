@@ -1,10 +1,13 @@
 //! What a playing NetStream's chunks need to know.
 
-use super::chunks::{self, ChunkStreams};
 use crate::{
     core::port::{Frame, Id, ImageKey, Sink, Start},
     media::{Entry, Subscription},
-    proto::{Write, flv::TagKind},
+    proto::{
+        Write,
+        flv::TagKind,
+        rtmp::chunks::{self, ChunkStreams},
+    },
 };
 
 /// A NetStream that plays.
@@ -43,7 +46,7 @@ impl Sink for RtmpSink {
     }
 
     fn put_shared<W: Write>(&self, frame: Frame<'_>, _: &Subscription, out: &mut W) {
-        chunks::put_next(out, frame.entry, self.streams, self.chunk_size);
+        chunks::put_next(out, &frame.entry.tag, frame.entry.delta_ms, self.streams, self.chunk_size);
     }
 
     fn want(&mut self, kind: TagKind, wanted: bool) {
@@ -55,7 +58,7 @@ impl Sink for RtmpSink {
     fn start<W: Write>(&mut self, start: &Start<'_>, out: &mut W) -> bool {
         let timestamp = start.subscription.resume_time();
         for entry in start.headers.iter().filter(|entry| self.wanted[entry.tag.kind.index()]) {
-            chunks::put_first(out, entry, self.streams, self.chunk_size, timestamp, self.msid);
+            chunks::put_first(out, &entry.tag, self.streams, self.chunk_size, timestamp, self.msid);
         }
         self.fresh = [true; 3];
         true
@@ -74,9 +77,9 @@ impl Sink for RtmpSink {
         let timeless = entry.time_ms == Entry::BEFORE_MEDIA;
         if timeless || std::mem::take(&mut self.fresh[kind]) {
             let timestamp = subscription.time_of(entry.time_ms);
-            chunks::put_first(out, entry, self.streams, self.chunk_size, timestamp, self.msid);
+            chunks::put_first(out, &entry.tag, self.streams, self.chunk_size, timestamp, self.msid);
         } else {
-            chunks::put_next(out, entry, self.streams, self.chunk_size);
+            chunks::put_next(out, &entry.tag, entry.delta_ms, self.streams, self.chunk_size);
         }
         true
     }

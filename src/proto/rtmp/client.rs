@@ -51,9 +51,11 @@ pub enum Event {
 }
 
 /// Bytes per chunk that we send.
-const CHUNK_SIZE: u32 = 60_000;
+pub const CHUNK_SIZE: u32 = 60_000;
 
 const CONNECT_TID: f64 = 1.0;
+const RELEASE_STREAM_TID: f64 = 2.0;
+const FC_PUBLISH_TID: f64 = 3.0;
 const CREATE_STREAM_TID: f64 = 4.0;
 
 /// One connection.
@@ -66,6 +68,8 @@ pub struct ClientSession {
     writer: ChunkWriter,
     out: Vec<u8>,
     msid: u32,
+    /// What `connect` says besides.
+    extra: Option<(&'static str, String)>,
 }
 
 impl ClientSession {
@@ -74,8 +78,33 @@ impl ClientSession {
         let mut out = Vec::new();
         let handshake = Some(Box::new(ClientHandshake::start(scheme, seed, &mut out)));
         let mut inbound = Inbound::new(0);
-        inbound.chunks.set_limits(Limits::MEDIA);
-        Self { url, role, handshake, inbound, writer: ChunkWriter::default(), out, msid: 1 }
+        // Who publishes gets answers only.
+        if role == Role::Play {
+            inbound.chunks.set_limits(Limits::MEDIA);
+        }
+        Self { url, role, handshake, inbound, writer: ChunkWriter::default(), out, msid: 1, extra: None }
+    }
+
+    /// Has `connect` say one thing more.
+    #[must_use]
+    pub fn with_property(mut self, name: &'static str, value: String) -> Self {
+        self.extra = Some((name, value));
+        self
+    }
+
+    /// The message stream id of its NetStream, once it publishes or plays.
+    pub fn msid(&self) -> u32 {
+        self.msid
+    }
+
+    /// Bytes that are to be sent.
+    pub fn output_len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Bytes understood so far.
+    pub fn position(&self) -> u32 {
+        self.inbound.received()
     }
 
     /// What is to be sent, and clears it.
@@ -101,8 +130,7 @@ impl ClientSession {
         const MEDIA_CSID: u32 = 6;
         let csid = MEDIA_CSID + u32::from(tag.kind.type_id() & 1);
         if tag.kind == TagKind::Script {
-            let mut body = amf0::encode_all(&[Value::string("@setDataFrame")]);
-            body.extend_from_slice(&tag.body);
+            let body = set_data_frame(&tag.body);
             self.writer.write(&mut self.out, STREAM_COMMAND_CSID, type_id::DATA_AMF0, self.msid, tag.timestamp, &body);
         } else {
             self.writer.write(&mut self.out, csid, tag.kind.type_id(), self.msid, tag.timestamp, &tag.body);
@@ -182,6 +210,8 @@ impl ClientSession {
                 self.begin();
                 Ok(None)
             }
+            // Many servers know neither, and take the publish all the same.
+            "_error" if [RELEASE_STREAM_TID, FC_PUBLISH_TID].contains(&command.transaction_id) => Ok(None),
             "onStatus" | "_error" => Ok(Some(status(command.argument(1)))),
             _ => Ok(None),
         }
@@ -191,20 +221,26 @@ impl ClientSession {
         self.send_control(Control::SetChunkSize(CHUNK_SIZE));
         self.writer.set_chunk_size(CHUNK_SIZE);
         let fourccs = CONNECT_FOURCCS.iter().map(|fourcc| Value::string(*fourcc)).collect();
-        let object = Value::object([
+        let mut properties = vec![
             ("app", Value::string(self.url.app.clone())),
             ("flashVer", Value::string("FMLE/3.0 (compatible; corecast)")),
             ("tcUrl", Value::string(self.url.tc_url())),
             ("fourCcList", Value::StrictArray(fourccs)),
-        ]);
-        self.command(0, "connect", CONNECT_TID, &[object]);
+        ];
+        properties.extend(self.extra.take().map(|(name, value)| (name, Value::string(value))));
+        self.command(
+            0,
+            "connect",
+            CONNECT_TID,
+            &[Value::Object(properties.into_iter().map(|(name, value)| (name.into(), value)).collect())],
+        );
     }
 
     fn open_net_stream(&mut self) {
         if self.role == Role::Publish {
             let name = Value::string(self.url.stream.clone());
-            self.command(0, "releaseStream", 2.0, &[Value::Null, name.clone()]);
-            self.command(0, "FCPublish", 3.0, &[Value::Null, name]);
+            self.command(0, "releaseStream", RELEASE_STREAM_TID, &[Value::Null, name.clone()]);
+            self.command(0, "FCPublish", FC_PUBLISH_TID, &[Value::Null, name]);
         }
         self.command(0, "createStream", CREATE_STREAM_TID, &[Value::Null]);
     }
@@ -231,6 +267,13 @@ impl ClientSession {
         let (type_id, body) = control.encode();
         self.writer.write(&mut self.out, CONTROL_CSID, type_id, 0, 0, &body);
     }
+}
+
+/// Metadata as a publisher sends it: its body behind `@setDataFrame`.
+pub fn set_data_frame(body: &[u8]) -> Vec<u8> {
+    let mut whole = amf0::encode_all(&[Value::string("@setDataFrame")]);
+    whole.extend_from_slice(body);
+    whole
 }
 
 fn status(info: &Value) -> Event {

@@ -5,6 +5,7 @@
 
 pub mod chunk_reader;
 pub mod chunk_writer;
+pub mod chunks;
 pub mod client;
 pub mod command;
 pub mod handshake;

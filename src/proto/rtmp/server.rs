@@ -56,6 +56,8 @@ pub struct Connect {
     pub flash_ver: String,
     /// The page that the player stands in.
     pub page_url: String,
+    /// The servers that the stream has come through, by their own marks; ours ([`FORWARDED_BY`]).
+    pub forwarded_by: String,
     /// 0 or 3.
     pub object_encoding: f64,
     /// Whether the peer sent any field of Enhanced RTMP.
@@ -63,6 +65,9 @@ pub struct Connect {
     /// Whether the peer understands a request to connect anew (E-RTMP v2, capsEx Reconnect).
     pub reconnects: bool,
 }
+
+/// The property of `connect` by which servers that forward a stream find that it goes round.
+pub const FORWARDED_BY: &str = "forwardedBy";
 
 /// What the peer wants.
 #[derive(Clone, Debug, PartialEq)]
@@ -332,6 +337,7 @@ impl ServerSession {
             tc_url: url("tcUrl")?,
             flash_ver: text("flashVer"),
             page_url: text("pageUrl"),
+            forwarded_by: text(FORWARDED_BY),
             object_encoding: object.property("objectEncoding").and_then(Value::as_number).unwrap_or(0.0),
             enhanced: enhanced.iter().any(|key| object.property(key).is_some()),
             reconnects: object

@@ -1,0 +1,125 @@
+//! Connections that a shard opens by itself: names are looked up, sockets opened, and tried anew.
+
+use super::task::{Local, run};
+use crate::{
+    control::hooks,
+    core::{Errand, Follow, Outcome, Step},
+    sys::{CpuMask, Receiver},
+};
+use glommio::{spawn_local, timer::Timer};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+/// How long one address may take to answer.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 3;
+/// Names that are looked up at once, by all shards.
+const LOOKUPS_MAX: usize = 16;
+/// Before a question is asked again that got no good answer.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+
+static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+
+/// Sees to what has come up.
+pub(super) fn see_to(local: &Rc<Local>, errands: Vec<Errand>) {
+    for errand in errands {
+        let local = Rc::clone(local);
+        match errand {
+            Errand::Ask(event, follow) => spawn_local(see_to_question(local, *event, follow)).detach(),
+            Errand::Dial(id) => spawn_local(see_to_target(local, id)).detach(),
+        };
+    }
+}
+
+/// Asks where a publish is pushed on to, until there is a good answer.
+async fn see_to_question(local: Rc<Local>, event: hooks::Event, follow: Box<Follow>) {
+    loop {
+        let answer = local.shard.borrow().shared().hooks.ask(event.clone());
+        let data = match answer.recv().await {
+            Ok(hooks::Verdict::Allowed(data)) => Some(data),
+            Ok(hooks::Verdict::Refused(_)) | Err(_) => None,
+        };
+        if local.shard.borrow_mut().answered(&follow, data.as_ref()) {
+            return;
+        }
+        Timer::new(ASK_AGAIN).await;
+    }
+}
+
+/// Connects to a target again and again, for as long as that is wanted.
+async fn see_to_target(local: Rc<Local>, id: usize) {
+    loop {
+        let step = local.shard.borrow_mut().next_step(id);
+        match step {
+            Step::End => return,
+            Step::Wait(pause) => {
+                Timer::new(pause).await;
+            }
+            Step::Dial { host, port } => {
+                let cpus = local.shard.borrow().shared().cpus;
+                let opened = dial(cpus, &host, port).await.map_err(|error| error.to_string());
+                let begun = opened.and_then(|receiver| {
+                    let (descriptor, peer) = (receiver.descriptor(), receiver.peer());
+                    let place = local.shard.borrow_mut().insert_outbound(id, descriptor, peer)?;
+                    Ok((receiver, place))
+                });
+                match begun {
+                    Ok((receiver, place)) => {
+                        // Nothing has been read; it is the session that speaks first.
+                        let outcome = Outcome::Later { unread: Vec::new() };
+                        Box::pin(run(Rc::clone(&local), receiver, place, outcome)).await;
+                    }
+                    Err(error) => local.shard.borrow_mut().not_dialed(id, error),
+                }
+            }
+        }
+    }
+}
+
+async fn dial(cpus: Option<CpuMask>, host: &str, port: u16) -> io::Result<Receiver> {
+    let addresses = look_up(cpus, host, port).await?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses.into_iter().take(ADDRESSES_MAX) {
+        match Receiver::connect(address, CONNECT).await {
+            Ok(receiver) => return Ok(receiver),
+            Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
+        }
+    }
+    Err(last)
+}
+
+/// Finds a host's addresses. The system's resolver blocks, so that it has a thread of its own for each name.
+async fn look_up(cpus: Option<CpuMask>, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    if LOOKUPS.fetch_add(1, Ordering::Relaxed) >= LOOKUPS_MAX {
+        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
+        return Err(io::Error::new(io::ErrorKind::WouldBlock, "too many names are looked up"));
+    }
+    let (tell, told) = async_channel::bounded(1);
+    let name: Arc<str> = host.into();
+    let thread = std::thread::Builder::new().name("resolve".to_owned()).spawn(move || {
+        if let Some(cpus) = cpus {
+            cpus.apply();
+        }
+        let found = (&*name, port).to_socket_addrs().map(Iterator::collect);
+        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
+        // Who asked may be gone.
+        drop(tell.try_send(found));
+    });
+    if let Err(error) = thread {
+        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
+        return Err(error);
+    }
+    told.recv().await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
+}
