@@ -387,6 +387,8 @@ fn wrap(tls: &mut tls::Session, buf: Option<SendBuf>) -> SendBuf {
         None => tls.take_output(),
         Some(SendBuf::Shared(bytes)) => tls.wrap(&[IoSlice::new(bytes)]),
         Some(SendBuf::Own(bytes)) => tls.wrap(&[IoSlice::new(bytes)]),
+        // Not on a connection.
+        Some(SendBuf::Datagrams(_)) => Vec::new(),
         Some(SendBuf::Gather(gather)) => tls.wrap(&gather.pieces().map(IoSlice::new).collect::<Vec<_>>()),
     };
     SendBuf::Own(wire)

@@ -5,6 +5,7 @@
 pub mod cores;
 mod cpu_mask;
 mod cpu_time;
+mod datagrams;
 mod keep_awake;
 mod ktls;
 mod listen;
@@ -13,6 +14,7 @@ mod socket;
 
 pub use cpu_mask::CpuMask;
 pub use cpu_time::thread_cpu_time;
+pub use datagrams::{DATAGRAM_BYTES_MAX, DATAGRAMS_MAX, Datagrams};
 pub use keep_awake::KeepAwake;
 pub use ktls::has_ktls;
 pub(crate) use ktls::{offload, prepare};

@@ -2,7 +2,7 @@
 //!
 //! glommio 0.9 cannot send vectored on TCP, nor many sockets with one system call. Here one
 //! `io_uring_enter` carries up to 256 sends. Invariants:
-//! * One send in flight per socket (the caller's duty), in blocking mode with MSG_WAITALL: a message
+//! * One send in flight per TCP socket (the caller's duty), in blocking mode with MSG_WAITALL: a message
 //!   is sent whole or the connection is over. A short result is the end.
 //! * Buffers live in `ops` until their completion, whatever becomes of the socket.
 //! * A socket that ends with a send in flight is given to that send ([`SendRing::bury`]): what the kernel has
@@ -10,7 +10,7 @@
 //! * While pumping, completions are reaped inline with the eventfd off; afterwards it is on, so that
 //!   completions that come late wake the reaper.
 
-use super::Receiver;
+use super::{Datagrams, Receiver};
 use crate::proto::Write;
 use bytes::Bytes;
 use glommio::io::BufferedFile;
@@ -44,6 +44,8 @@ pub enum SendBuf {
     Gather(Box<Gather>),
     /// One player's own bytes: encrypted ones.
     Own(Vec<u8>),
+    /// To one peer of a UDP socket, which may have any number in flight.
+    Datagrams(Box<Datagrams>),
 }
 
 impl SendBuf {
@@ -53,6 +55,7 @@ impl SendBuf {
             Self::Shared(bytes) => bytes.len(),
             Self::Gather(gather) => gather.bytes,
             Self::Own(bytes) => bytes.len(),
+            Self::Datagrams(datagrams) => datagrams.len(),
         }
     }
 
@@ -265,6 +268,7 @@ impl SendRing {
             SendBuf::Gather(gather) => {
                 opcode::SendMsg::new(Fd(descriptor), gather.seal()).flags(flags.cast_unsigned()).build()
             }
+            SendBuf::Datagrams(datagrams) => opcode::SendMsg::new(Fd(descriptor), datagrams.seal()).build(),
         };
         self.queue(&entry.user_data(key as u64));
         if self.unsubmitted >= SUBMIT_AT {
@@ -281,7 +285,7 @@ impl SendRing {
         let buf = match buf {
             // What goes in pieces is not a list of them.
             SendBuf::Gather(gather) => SendBuf::Own(gather.to_vec()),
-            whole @ (SendBuf::Shared(_) | SendBuf::Own(_)) => whole,
+            whole @ (SendBuf::Shared(_) | SendBuf::Own(_) | SendBuf::Datagrams(_)) => whole,
         };
         let key = self.ops.insert(Op { token, descriptor, buf, sent: Some(0), buried: None });
         self.queue_rest(key);
@@ -310,7 +314,7 @@ impl SendRing {
         let bytes = match buf {
             SendBuf::Shared(bytes) => &bytes[*sent..],
             SendBuf::Own(bytes) => &bytes[*sent..],
-            SendBuf::Gather(_) => return,
+            SendBuf::Gather(_) | SendBuf::Datagrams(_) => return,
         };
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let entry = opcode::Send::new(Fd(*descriptor), bytes.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build();
