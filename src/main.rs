@@ -127,7 +127,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
 fn as_tested(cpus: Vec<usize>) -> Vec<usize> {
     let shards = std::env::var("CORECAST_TEST_SHARDS").ok().and_then(|shards| shards.parse().ok());
     match shards {
-        Some(shards @ 1..=64) => cpus.into_iter().cycle().take(shards).collect(),
+        Some(shards @ 1..=128) => cpus.into_iter().cycle().take(shards).collect(),
         _ => cpus,
     }
 }

@@ -23,7 +23,13 @@ pub(crate) enum ShardMessage<E: Endpoints> {
     /// A publisher comes home.
     Adopt(Box<Moved<E>>),
     /// A publisher that cannot move wants to publish.
-    Publish { key: String, settings: media::Settings, publisher: Publisher, replace: bool, follow: Option<Box<Follow>> },
+    Publish {
+        key: String,
+        settings: Box<media::Settings>,
+        publisher: Publisher,
+        replace: bool,
+        follow: Option<Box<Follow>>,
+    },
     /// The home's answer.
     Published { home: usize, publisher: Publisher, stream: Option<StreamId> },
     /// A tag of such a publisher.
@@ -117,7 +123,7 @@ impl<E: Endpoints> Shard<E> {
                 if replace {
                     self.oust(&key, None);
                 }
-                let stream = self.relay.publish(&key, settings, publisher).ok();
+                let stream = self.relay.publish(&key, *settings, publisher).ok();
                 changed.extend(stream);
                 follow.filter(|_| stream.is_some()).into_iter().for_each(|follow| self.follow(follow));
                 let home = self.relay.me();

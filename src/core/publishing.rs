@@ -100,7 +100,8 @@ impl<E: Endpoints> Shard<E> {
         }
         // The connection is needed here too: its tags go home one by one. It is not read before the home has agreed.
         connection.publishes.push(new(Target::Remote { shard: home, stream: None }));
-        self.relay.send(home, ShardMessage::Publish { key: key.clone(), settings, publisher, replace, follow });
+        let (key, settings) = (key.clone(), Box::new(settings));
+        self.relay.send(home, ShardMessage::Publish { key, settings, publisher, replace, follow });
         Outcome::Continue
     }
 

@@ -39,6 +39,9 @@ type Moved = core::Moved<endpoint::All>;
 /// What shards say to each other.
 type Message = core::ShardMessage<endpoint::All>;
 
+/// What a tag costs each shard that it goes to, in rings that may hold thousands.
+const _: () = assert!(ring::slot_bytes::<relay::Message<Message>>() <= 104);
+
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

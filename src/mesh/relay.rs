@@ -209,7 +209,8 @@ impl<P, M: Cargo> Relay<P, M> {
             self.serial += 1;
             let relay = RelayId { slot: id, serial: self.serial };
             stream.relay = Some(relay);
-            self.mesh.send(home, Message::Subscribe { key: Arc::clone(&stream.key), settings, relay });
+            let key = Arc::clone(&stream.key);
+            self.mesh.send(home, Message::Subscribe { key, settings: Box::new(settings), relay });
         }
         id
     }
@@ -333,7 +334,7 @@ impl<P, M: Cargo> Relay<P, M> {
     pub fn receive(&mut self, changed: &mut Vec<StreamId>) -> Option<Received<M>> {
         if let Some((from, message)) = self.mesh.receive() {
             match message {
-                Message::Subscribe { key, settings, relay } => self.subscribed(from, &key, settings, relay),
+                Message::Subscribe { key, settings, relay } => self.subscribed(from, &key, *settings, relay),
                 Message::Unsubscribe { key, relay, sent } => self.unsubscribed(from, &key, relay, &sent),
                 Message::Begin { relay, snapshot } => self.on_replica(relay, changed, |replica| {
                     replica.begin(*snapshot);
@@ -394,6 +395,7 @@ impl<P, M: Cargo> Relay<P, M> {
 
     /// Takes note of what was sent so far, and has those looked at again who wait for video that does not come.
     pub fn look_over(&mut self, now_ms: u64) {
+        self.mesh.shrink();
         for (id, stream) in &mut self.streams {
             stream.sent.rate.look(now_ms, stream.sent.bytes);
             if !stream.replica.schedule.is_empty() && stream.replica.expects_video_only() {

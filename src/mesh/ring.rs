@@ -5,78 +5,31 @@
 //! too many bytes, and say so. The rest must arrive: who sends it is told that the lane is full
 //! ([`Mesh::take_congested`]), and rests until it is not. So does who sends many tags at a time
 //! ([`Mesh::take_crowded`]), so that one stream's flood is no other stream's gap.
+//!
+//! There may be a hundred shards and more, most pairs of which have nothing to say to each other: a ring has its
+//! places when it is used, and as many as it needs (`lane.rs`), and nobody walks over all of them (`ready.rs`).
 
-use crate::media::{Entry, LOG_BYTES_MAX};
-use atomic_waker::AtomicWaker;
-use rtrb::{Consumer, Producer, PushError, RingBuffer};
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    task::{Context, Poll},
-};
+mod lane;
+mod ready;
+mod waker;
 
-/// Entries of one ring. At half of it the receiver is woken, whatever its tick.
-pub const RING_ENTRIES: usize = 1024;
+pub use lane::{Cargo, LANE_BYTES_MAX, OVERFLOW_ENTRIES_MAX, RING_ENTRIES, slot_bytes};
+pub use waker::ShardWaker;
 
-/// Entries that wait for room in a ring before tags are dropped.
-pub const OVERFLOW_ENTRIES_MAX: usize = 8192;
-
-/// Bytes of media on their way to one shard before tags are dropped: a log that is joined, and as much again.
-pub const LANE_BYTES_MAX: u64 = 2 * LOG_BYTES_MAX as u64;
+use lane::{Inlet, Lane, Taken, lane};
+use ready::{Ready, Turns};
+use std::sync::Arc;
 
 /// Messages from one shard before those of the next have their turn.
 const IN_A_ROW_MAX: usize = 64;
 
-/// What crosses from shard to shard.
-pub trait Cargo {
-    /// Bytes of media that it holds.
-    fn bytes(&self) -> u64;
-}
-
-impl Cargo for Entry {
-    fn bytes(&self) -> u64 {
-        Self::bytes(self) as u64
-    }
-}
-
-/// Wakes one shard's loop, from any thread.
-#[derive(Debug, Default)]
-pub struct ShardWaker {
-    pending: AtomicBool,
-    waker: AtomicWaker,
-    /// The shard flushes streams without an interval of their own at once.
-    eager: AtomicBool,
-}
-
-impl ShardWaker {
-    /// Says whether the shard wants to be woken for tags of streams whose interval follows its load.
-    pub fn set_eager(&self, eager: bool) {
-        self.eager.store(eager, Ordering::Relaxed);
-    }
-
-    /// See [`Self::set_eager`].
-    pub fn is_eager(&self) -> bool {
-        self.eager.load(Ordering::Relaxed)
-    }
-
-    /// Wakes the shard, once until it has looked.
-    pub fn wake(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel) {
-            self.waker.wake();
-        }
-    }
-
-    /// Ready when somebody has woken the shard since the last time.
-    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.pending.swap(false, Ordering::AcqRel) {
-            return Poll::Ready(());
-        }
-        self.waker.register(cx.waker());
-        if self.pending.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
-    }
+/// What others know of a shard that they send to.
+#[derive(Debug)]
+struct Inbox {
+    /// Which of them have sent it something.
+    ready: Ready,
+    /// What it has taken of each.
+    taken: Box<[Taken]>,
 }
 
 /// One shard's ends of all its rings.
@@ -85,41 +38,35 @@ pub struct Mesh<T> {
     me: usize,
     to: Vec<Lane<T>>,
     from: Vec<Inlet<T>>,
+    inboxes: Arc<[Inbox]>,
     wakers: Arc<[ShardWaker]>,
     /// The ring that is read now, and how many messages of it in a row.
     reading: (usize, usize),
+    /// Those that have their turn.
+    turns: Turns,
+    /// Lanes with messages that wait for room.
+    blocked: Vec<usize>,
     /// The last lane that was full when something was sent that must arrive.
     congested: Option<usize>,
     /// The last lane that was full when a tag was sent.
     crowded: Option<usize>,
 }
 
-#[derive(Debug)]
-struct Lane<T> {
-    ring: Producer<T>,
-    overflow: VecDeque<T>,
-    /// Bytes sent in all; bytes that the receiver had taken when they were last looked at.
-    sent_bytes: u64,
-    seen_bytes: u64,
-    taken_bytes: Arc<AtomicU64>,
-}
-
-#[derive(Debug)]
-struct Inlet<T> {
-    ring: Consumer<T>,
-    /// Bytes taken in all; the receiver alone writes them.
-    taken_bytes: Arc<AtomicU64>,
-}
-
 /// Connects `shards` shards.
 pub fn connect<T>(shards: usize) -> Vec<Mesh<T>> {
     let wakers: Arc<[ShardWaker]> = (0..shards).map(|_| ShardWaker::default()).collect();
+    let taken = || (0..shards).map(|_| Taken::default()).collect();
+    let inboxes: Arc<[Inbox]> = (0..shards).map(|_| Inbox { ready: Ready::new(shards), taken: taken() }).collect();
     let empty = |me| Mesh {
         me,
-        to: Vec::new(),
-        from: Vec::new(),
+        to: Vec::with_capacity(shards),
+        from: Vec::with_capacity(shards),
+        inboxes: Arc::clone(&inboxes),
         wakers: Arc::clone(&wakers),
-        reading: (0, 0),
+        // The first one has the first turn.
+        reading: (shards - 1, 0),
+        turns: Turns::new(shards),
+        blocked: Vec::new(),
         congested: None,
         crowded: None,
     };
@@ -127,10 +74,8 @@ pub fn connect<T>(shards: usize) -> Vec<Mesh<T>> {
     for from in 0..shards {
         for to in 0..shards {
             // The ring of a shard to itself stays empty; it keeps the indexes plain.
-            let (ring, consumer) = RingBuffer::new(if from == to { 1 } else { RING_ENTRIES });
-            let taken_bytes = Arc::new(AtomicU64::new(0));
-            let inlet = Inlet { ring: consumer, taken_bytes: Arc::clone(&taken_bytes) };
-            meshes[from].to.push(Lane { ring, overflow: VecDeque::new(), sent_bytes: 0, seen_bytes: 0, taken_bytes });
+            let (lane, inlet) = lane();
+            meshes[from].to.push(lane);
             meshes[to].from.push(inlet);
         }
     }
@@ -155,9 +100,8 @@ impl<T: Cargo> Mesh<T> {
 
     /// Sends what must arrive, and wakes the receiver.
     pub fn send(&mut self, to: usize, message: T) {
-        let lane = &mut self.to[to];
-        lane.push(message);
-        if lane.is_full() {
+        self.push(to, message);
+        if self.is_full(to) {
             self.congested = Some(to);
         }
         self.wakers[to].wake();
@@ -165,18 +109,26 @@ impl<T: Cargo> Mesh<T> {
 
     /// Sends what may be dropped; tells whether it was sent.
     pub fn try_send(&mut self, to: usize, message: T) -> bool {
-        let lane = &mut self.to[to];
-        let room = lane.overflow.len() < OVERFLOW_ENTRIES_MAX && lane.bytes() <= LANE_BYTES_MAX;
+        let room = self.to[to].has_room(&self.inboxes[to].taken[self.me]);
         if room {
-            lane.push(message);
+            self.push(to, message);
         }
-        if lane.is_full() {
+        if self.is_full(to) {
             self.crowded = Some(to);
         }
-        if lane.ring.slots() < RING_ENTRIES / 2 {
+        if self.to[to].is_half_full(&self.inboxes[to].taken[self.me]) {
             self.wakers[to].wake();
         }
         room
+    }
+
+    fn push(&mut self, to: usize, message: T) {
+        let (lane, inbox) = (&mut self.to[to], &self.inboxes[to]);
+        lane.push(&inbox.taken[self.me], message);
+        inbox.ready.set(self.me);
+        if lane.is_blocked() && !std::mem::replace(&mut lane.listed, true) {
+            self.blocked.push(to);
+        }
     }
 
     /// The lane that was full when something was last sent that must arrive, if any was since this was asked.
@@ -191,7 +143,7 @@ impl<T: Cargo> Mesh<T> {
 
     /// Whether what goes to a shard has to wait.
     pub fn is_full(&mut self, to: usize) -> bool {
-        self.to[to].is_full()
+        self.to[to].is_full(&self.inboxes[to].taken[self.me])
     }
 
     /// Wakes another shard.
@@ -201,135 +153,56 @@ impl<T: Cargo> Mesh<T> {
 
     /// Entries that wait in the fullest ring to another shard, its overflow included.
     pub fn entries(&self) -> usize {
-        let lanes = self.to.iter().enumerate().filter(|(to, _)| *to != self.me);
-        lanes.map(|(_, lane)| RING_ENTRIES - lane.ring.slots() + lane.overflow.len()).max().unwrap_or(0)
+        let lanes = self.to.iter().zip(self.inboxes.iter());
+        lanes.map(|(lane, inbox)| lane.entries(&inbox.taken[self.me])).max().unwrap_or(0)
     }
 
     /// Whether messages wait for room in a ring.
     pub fn is_blocked(&self) -> bool {
-        self.to.iter().any(|lane| !lane.overflow.is_empty())
+        self.blocked.iter().any(|to| self.to[*to].is_blocked())
     }
 
     /// Moves what waits into the rings, as far as there is room.
     pub fn drain_overflow(&mut self) {
-        for (lane, waker) in self.to.iter_mut().zip(self.wakers.iter()) {
-            if !lane.overflow.is_empty() {
-                lane.drain();
-                waker.wake();
+        let Self { me, to: lanes, inboxes, wakers, blocked, .. } = self;
+        blocked.retain(|&to| {
+            let lane = &mut lanes[to];
+            lane.drain(&inboxes[to].taken[*me]);
+            inboxes[to].ready.set(*me);
+            wakers[to].wake();
+            lane.listed = lane.is_blocked();
+            lane.listed
+        });
+    }
+
+    /// Asked once in a while: has rings that were larger than they need to be for long become smaller.
+    pub fn shrink(&mut self) {
+        for (lane, inbox) in self.to.iter_mut().zip(self.inboxes.iter()) {
+            if lane.shrink(&inbox.taken[self.me]) {
+                inbox.ready.set(self.me);
             }
         }
     }
 
     /// The next message from any shard, and its sender. Shards have their turns one after the other.
     pub fn receive(&mut self) -> Option<(usize, T)> {
-        let shards = self.from.len();
-        let (mut at, mut row) = self.reading;
-        for _ in 0..=shards {
-            if row < IN_A_ROW_MAX
-                && let Ok(message) = self.from[at].ring.pop()
-            {
-                let taken_bytes = &self.from[at].taken_bytes;
-                // One thread writes it: no locked instruction.
-                taken_bytes.store(taken_bytes.load(Ordering::Relaxed) + message.bytes(), Ordering::Relaxed);
-                self.reading = (at, row + 1);
-                return Some((at, message));
+        let inbox = &self.inboxes[self.me];
+        loop {
+            let (at, row) = &mut self.reading;
+            if *row < IN_A_ROW_MAX && self.turns.has(*at) {
+                if let Some(message) = self.from[*at].pop(&inbox.taken[*at]) {
+                    *row += 1;
+                    return Some((*at, message));
+                }
+                self.turns.remove(*at);
             }
-            (at, row) = ((at + 1) % shards, 0);
+            // Who has something by now has its turn among the others.
+            inbox.ready.take(&mut self.turns);
+            *row = 0;
+            *at = self.turns.after(*at)?;
         }
-        self.reading = (at, 0);
-        None
-    }
-}
-
-impl<T: Cargo> Lane<T> {
-    fn push(&mut self, message: T) {
-        self.sent_bytes += message.bytes();
-        self.drain();
-        if !self.overflow.is_empty() {
-            self.overflow.push_back(message);
-        } else if let Err(PushError::Full(message)) = self.ring.push(message) {
-            self.overflow.push_back(message);
-        }
-    }
-
-    fn drain(&mut self) {
-        while !self.overflow.is_empty() && self.ring.slots() > 0 {
-            let Some(message) = self.overflow.pop_front() else { return };
-            if let Err(PushError::Full(message)) = self.ring.push(message) {
-                self.overflow.push_front(message);
-                return;
-            }
-        }
-    }
-
-    /// Bytes on their way; the receiver's line of the cache is looked at only when it may matter.
-    fn bytes(&mut self) -> u64 {
-        if self.sent_bytes - self.seen_bytes > LANE_BYTES_MAX / 4 {
-            self.seen_bytes = self.taken_bytes.load(Ordering::Relaxed);
-        }
-        self.sent_bytes - self.seen_bytes
-    }
-
-    /// Whether the receiver is behind: who can rest does, long before anything is dropped.
-    fn is_full(&mut self) -> bool {
-        !self.overflow.is_empty() || self.bytes() > LANE_BYTES_MAX / 2
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    impl Cargo for u32 {
-        /// Small numbers are messages without media.
-        fn bytes(&self) -> u64 {
-            if *self < 1 << 20 { 0 } else { u64::from(*self) }
-        }
-    }
-
-    #[test]
-    fn messages_keep_their_order_through_overflow() {
-        let mut meshes = connect::<u32>(2);
-        let [a, b] = &mut meshes[..] else { panic!("two shards") };
-        let room = u32::try_from(RING_ENTRIES + OVERFLOW_ENTRIES_MAX).unwrap();
-        (0..room).for_each(|n| assert!(a.try_send(1, n)));
-        assert!(a.is_blocked() && !a.try_send(1, 9999) && a.take_congested().is_none());
-        a.send(1, room);
-        assert!(a.take_congested() == Some(1) && a.take_congested().is_none());
-        let mut seen = Vec::new();
-        while seen.len() <= room as usize {
-            while let Some((from, n)) = b.receive() {
-                assert_eq!(from, 0);
-                seen.push(n);
-            }
-            a.drain_overflow();
-        }
-        assert_eq!(seen, (0..=room).collect::<Vec<_>>());
-        assert!(!a.is_blocked() && a.try_send(1, 9999));
-    }
-
-    /// A lane that holds too many bytes drops tags, and takes them again when they have been received.
-    #[test]
-    fn bytes_on_their_way_are_bounded() {
-        let mut meshes = connect::<u32>(2);
-        let [a, b] = &mut meshes[..] else { panic!("two shards") };
-        let half = u32::try_from(LANE_BYTES_MAX / 2).unwrap();
-        assert!(a.try_send(1, half) && a.try_send(1, half) && a.try_send(1, half) && !a.try_send(1, 1));
-        assert!(a.is_full(1) && !a.is_blocked());
-        b.receive();
-        assert!(a.try_send(1, 1) && a.is_full(1));
-        b.receive();
-        b.receive();
-        assert!(!a.is_full(1) && a.take_crowded() == Some(1));
-    }
-
-    /// Who sends much does not keep the others waiting.
-    #[test]
-    fn shards_have_their_turns() {
-        let mut meshes = connect::<u32>(3);
-        (0..1000).for_each(|n| assert!(meshes[0].try_send(2, n)));
-        assert!(meshes[1].try_send(2, 7));
-        let first = (0..=IN_A_ROW_MAX).map(|_| meshes[2].receive().unwrap().0).position(|from| from == 1);
-        assert_eq!(first, Some(IN_A_ROW_MAX));
-    }
-}
+mod tests;

@@ -25,7 +25,7 @@ pub enum Message<M> {
         /// The stream.
         key: Arc<str>,
         /// How it is kept, should the home not know it yet.
-        settings: Settings,
+        settings: Box<Settings>,
         /// The sender's id for what comes.
         relay: RelayId,
     },
