@@ -24,6 +24,7 @@ mod http_bad;
 mod http_flv;
 mod http_ts;
 mod live;
+mod many_shards;
 mod media;
 mod operation;
 mod page;
