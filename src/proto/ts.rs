@@ -199,14 +199,15 @@ impl Muxer {
 }
 
 /// Writes what stands before the packets that follow a note: the tables, and if the reader has had others
-/// `before`, that all counters jump.
+/// `before`, that all counters jump. Without tracks there are no tables: they come with the first frame, and some
+/// readers stay with the first that they see.
 pub fn put_preamble(note: u64, before: bool, out: &mut impl Write) {
     let byte = |shift: u32| u8::try_from(note >> shift & 0xFF).unwrap_or(0);
     let program = Program { video: byte(8), audio: byte(0), version: byte(16) & 0x1F };
     // The last packet before the next one.
     let counter = |pid: Pid| (byte(24 + 4 * (3 - pid as u32)) & 0x0F).wrapping_sub(1) & 0x0F;
     for pid in Pid::ALL {
-        let table = matches!(pid, Pid::Pat | Pid::Pmt);
+        let table = matches!(pid, Pid::Pat | Pid::Pmt) && program.video | program.audio > 0;
         if before {
             // Says so by itself, without payload (§2.4.3.5): then its counter is what the last one's was.
             let mut packet = [0xFF; PACKET_BYTES];
@@ -399,6 +400,24 @@ mod tests {
                 pieces[to..].iter().for_each(|(_, piece)| jump.extend_from_slice(piece));
                 check(&jump);
             }
+        }
+    }
+
+    /// Nobody is told of a program without tracks; who was there before is told that counters jump.
+    #[test]
+    fn no_tracks_no_tables() {
+        let mut muxer = Muxer::default();
+        for _ in 0..3 {
+            let mut stream = Vec::new();
+            put_preamble(muxer.note(), false, &mut stream);
+            assert!(stream.is_empty());
+            put_preamble(muxer.note(), true, &mut stream);
+            assert!(check(&stream) == 4 && stream.chunks(PACKET_BYTES).all(|packet| packet[3] & 0x10 == 0));
+            muxer.set_track(Pid::Video, Some(StreamType::Avc));
+            muxer.put_tables(&mut stream);
+            muxer.put_unit(Pid::Video, &unit(&[9; 400], Some(0)), &mut stream);
+            check(&stream);
+            muxer.set_track(Pid::Video, None);
         }
     }
 

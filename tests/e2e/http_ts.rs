@@ -16,22 +16,24 @@ const MOUNTS: &str = "mount [vhost]/[app]/[stream].flv [vhost]/[app]/[stream].ts
                       [vhost]/[app]/[stream].mp3;";
 /// What makes the same bytes of a frame wherever it comes from: its slices alone, and sound without ADTS. Where an
 /// encoder's SEI stands among parameter sets, ffmpeg and we do not agree.
-const AVC: [&str; 4] = ["-bsf:v", "h264_mp4toannexb,filter_units=remove_types=6-9", "-bsf:a", "aac_adtstoasc"];
-const HEVC: [&str; 4] = ["-bsf:v", "hevc_mp4toannexb,filter_units=remove_types=32-40", "-bsf:a", "aac_adtstoasc"];
+pub(crate) const AVC: [&str; 4] =
+    ["-bsf:v", "h264_mp4toannexb,filter_units=remove_types=6-9", "-bsf:a", "aac_adtstoasc"];
+pub(crate) const HEVC: [&str; 4] =
+    ["-bsf:v", "hevc_mp4toannexb,filter_units=remove_types=32-40", "-bsf:a", "aac_adtstoasc"];
 
-fn remux(more: &str) -> String {
+pub(crate) fn remux(more: &str) -> String {
     format!("http_remux {{ enabled on; wait_stream 20; {MOUNTS} {more} }}")
 }
 
 /// ffmpeg reading to the end, every frame's hash to stdout, and whatever it finds wrong to stderr.
-fn hashes(ffmpeg: &Path, input: &str, filters: &[&str]) -> Running {
+pub(crate) fn hashes(ffmpeg: &Path, input: &str, filters: &[&str]) -> Running {
     let mut command = bounded(ffmpeg);
     command.args(["-v", "warning", "-i", input, "-map", "0:v?", "-map", "0:a?", "-c", "copy"]).args(filters);
     Running::start(command.args(["-f", "framehash", "-hash", "md5", "-"]))
 }
 
 /// What it printed; it must have found nothing wrong.
-fn clean(player: Running) -> String {
+pub(crate) fn clean(player: Running) -> String {
     let output = player.output();
     let (text, words) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     // ffmpeg 9 says so at the end of every chunked response.
@@ -42,7 +44,7 @@ fn clean(player: Running) -> String {
 }
 
 /// Frames by track, with their times from the first one on.
-fn frames(framehash: &str) -> [Vec<(i64, String)>; 2] {
+pub(crate) fn frames(framehash: &str) -> [Vec<(i64, String)>; 2] {
     let packets = packets(framehash);
     [0, 1].map(|number| track(&packets, number).into_iter().map(|packet| (packet.1, packet.2)).collect())
 }
@@ -89,14 +91,14 @@ fn http_ts_without_video_arrives_whole() {
 }
 
 /// ffmpeg publishing a file over and over.
-fn publish_on(file: &Path, url: &str) -> Running {
+pub(crate) fn publish_on(file: &Path, url: &str) -> Running {
     let mut command = bounded("ffmpeg");
     command.args(["-v", "error", "-re", "-stream_loop", "-1", "-i"]).arg(file);
     Running::start(command.args(["-c", "copy", "-f", "flv", url]))
 }
 
 /// curl players of one path into files.
-fn curls(web: &Web, path: &str, count: usize) -> (Vec<Running>, Vec<PathBuf>) {
+pub(crate) fn curls(web: &Web, path: &str, count: usize) -> (Vec<Running>, Vec<PathBuf>) {
     let files: Vec<PathBuf> = (0..count).map(|number| web.server.file(&format!("{number}.played"))).collect();
     let start = |file: &PathBuf| Running::start(bounded("curl").args(["-sSf", "-o"]).arg(file).arg(web.flv_url(path)));
     (files.iter().map(start).collect(), files)
