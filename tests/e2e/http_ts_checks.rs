@@ -37,7 +37,8 @@ fn ffprobe(file: &Path) -> Vec<String> {
 fn gstreamer(file: &Path) -> Vec<String> {
     let mut gst = bounded("gst-launch-1.0");
     gst.args(["-q", "filesrc", &format!("location={}", file.display()), "!", "tsparse", "!", "tsdemux", "name=d"]);
-    let tracks = Ts::read(&fs::read(file).expect("a file")).frames.into_iter().filter(|frames| *frames > 0).count();
+    let tracks =
+        Ts::read(&fs::read(file).expect("a file")).frames.into_iter().filter(|frames| !frames.is_empty()).count();
     for _ in 0..tracks {
         gst.args(["d.", "!", "queue", "!", "fakesink"]);
     }
@@ -86,7 +87,7 @@ fn others_find_no_fault_in_ts() {
     for (ffmpeg, published) in kinds {
         let web = Web::start(&remux(""));
         let played = played_twice(&web, &ffmpeg, &published);
-        let frames = Ts::read(&fs::read(&played).expect("a file")).frames;
+        let frames = Ts::read(&fs::read(&played).expect("a file")).frames.map(|frames| frames.len());
         assert!(frames[0] == 240 || frames[1] > 300, "{frames:?}");
         is_faultless(&played, &published.display().to_string());
     }
@@ -112,8 +113,8 @@ fn others_find_no_fault_in_what_a_late_joiner_of_ts_gets() {
             joined.truncate(joined.len() / 188 * 188);
             fs::write(&file, &joined).expect("a file");
             let ts = Ts::read(&joined);
-            assert!(ts.frames.iter().all(|frames| *frames > 30), "{:?}", ts.frames);
-            assert_eq!((ts.maps.len(), ts.breaks), (1, 0));
+            assert!(ts.frames.iter().all(|frames| frames.len() > 30), "{:?}", ts.frames);
+            assert_eq!((ts.maps.len(), ts.breaks.len()), (1, 0));
             is_faultless(&file, &format!("{shards} shards, round {round}"));
         }
         publisher.kill();

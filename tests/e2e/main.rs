@@ -23,6 +23,7 @@ mod hooks;
 mod http_bad;
 mod http_flv;
 mod http_ts;
+mod http_ts_changes;
 mod http_ts_checks;
 mod live;
 mod many_shards;

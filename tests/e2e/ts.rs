@@ -16,12 +16,14 @@ pub(crate) struct Ts {
     pub(crate) faults: Vec<String>,
     /// Each program map that is another than the last one: its version, its stream types, and the packet it is in.
     pub(crate) maps: Vec<(u8, Vec<u8>, usize)>,
-    /// Frames of each track.
-    pub(crate) frames: [usize; 2],
-    /// Packets that say that they do not follow the last of their PID.
-    pub(crate) breaks: usize,
+    /// The first packet of each frame of both tracks.
+    pub(crate) frames: [Vec<usize>; 2],
+    /// The packets that say that they do not follow the last of their PID.
+    pub(crate) breaks: Vec<usize>,
     counters: HashMap<u16, u8>,
     clock: Option<u64>,
+    /// Where the program map says that the clock is.
+    clock_pid: Option<u16>,
     tables: Option<u64>,
 }
 
@@ -56,7 +58,7 @@ impl Ts {
             return self.fault(at, "an adaptation field that does not fit");
         };
         let breaks = flags & 0x80 != 0;
-        self.breaks += usize::from(breaks);
+        self.breaks.extend(breaks.then_some(at));
         let counter = packet[3] & 0x0F;
         if let Some(last) = self.counters.insert(pid, counter)
             && !breaks
@@ -66,6 +68,9 @@ impl Ts {
         }
         if flags & 0x10 != 0 {
             let base = packet[6..10].iter().fold(0, |base, byte| base << 8 | u64::from(*byte));
+            if self.clock_pid.is_some_and(|clock_pid| clock_pid != pid) {
+                self.fault(at, format!("a clock on PID {pid:#x}"));
+            }
             self.clock(at, base << 1 | u64::from(packet[10] >> 7), breaks);
         }
         let starts = packet[1] & 0x40 != 0;
@@ -82,7 +87,10 @@ impl Ts {
         {
             self.fault(at, format!("clock {now} after {last}"));
         }
-        if self.tables.is_some_and(|tables| apart(tables, now) > TABLES_APART) && !breaks {
+        if breaks {
+            self.tables = Some(now);
+        }
+        if self.tables.is_some_and(|tables| apart(tables, now) > TABLES_APART) {
             self.fault(at, "no tables for half a second");
         }
     }
@@ -101,6 +109,7 @@ impl Ts {
         }
         self.tables = self.clock;
         let clock_pid = u16::from_be_bytes([section[8] & 0x1F, section[9]]);
+        self.clock_pid = Some(clock_pid);
         let tracks: Vec<(u8, u16)> = section[12..section.len() - 4]
             .chunks_exact(5)
             .map(|track| (track[0], u16::from_be_bytes([track[1] & 0x1F, track[2]])))
@@ -118,7 +127,7 @@ impl Ts {
 
     fn unit(&mut self, at: usize, pid: u16, payload: &[u8]) {
         let track = usize::from(pid == TRACKS[1]);
-        self.frames[track] += 1;
+        self.frames[track].push(at);
         if self.maps.is_empty() {
             self.fault(at, "media before tables");
         }
