@@ -111,6 +111,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let logging = Logging::start(&loaded.config.log)?;
     let signals = operate::signals().context("signals")?;
     let server = Server::start(loaded.config.clone(), &cpus)?;
+    if let Some(path) = &loaded.config.pid {
+        write_pid(path).with_context(|| format!("pid {}", path.display()))?;
+    }
     print_banner(&server, &cpus)?;
     let (explanation, config) = (loaded.explanation, loaded.config);
     let mut operation = Operation { server, settings, explanation, config, logging };
@@ -120,6 +123,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         bail!("error: shard {shard} died of a panic; the process ends rather than serve with the others alone");
     }
     Ok(true)
+}
+
+/// Writes the process's number, as whoever stops SRS by its file expects it.
+fn write_pid(path: &std::path::Path) -> std::io::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    std::fs::write(path, format!("{}\n", std::process::id()))
 }
 
 /// For tests, which must see what several shards do to each other on whatever machine: with `CORECAST_TEST_SHARDS=4`

@@ -5,8 +5,8 @@
 //! [`Session::receive`]; what is to be sent comes out of [`Session::wrap`] and [`Session::take_output`].
 
 use rustls::{
-    CipherSuite, ClientConfig, ClientConnection, Connection, ExtractedSecrets, ProtocolVersion, RootCertStore,
-    ServerConfig, ServerConnection,
+    CertificateError, CipherSuite, ClientConfig, ClientConnection, Connection, ExtractedSecrets, ProtocolVersion,
+    RootCertStore, ServerConfig, ServerConnection,
     crypto::aws_lc_rs,
     pki_types::{
         CertificateDer, PrivateKeyDer, ServerName,
@@ -103,6 +103,8 @@ impl Acceptor {
             Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
                 return Err(LoadError::Mismatch(key.to_owned(), cert.to_owned()));
             }
+            // Of X.509 version 1, as SRS ships one: the library cannot look into it, and serves it all the same.
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_))) => {}
             Err(error) => return Err(cert_error(error.to_string())),
         }
         let versions = [&rustls::version::TLS13, &rustls::version::TLS12];

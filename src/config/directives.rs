@@ -209,8 +209,13 @@ known! {
             "The least level that is logged. trace shows publishes and faults, info every connection. The variable RUST_LOG goes before it.";
         "srs_log_file" Path, "./objs/srs.log", Restart,
             "The log file; SIGUSR1 opens it anew.";
+        "srs_log_level_v2" Word(&["trace", "debug", "info", "warn", "error"]), "", Restart,
+            "Goes before srs_log_level: trace is its verbose, debug its info, info its trace.";
         "daemon" Flag, "off", Restart,
-            "The server stays in the foreground: on is refused, systemd does that (conf/corecast.service). SRS's default is on.";
+            "The server stays in the foreground in any case; systemd makes a daemon of it (conf/corecast.service). SRS's default is on.";
+        "pid" Path, "", Restart, "A file that the process's number is written to. SRS's default is ./objs/srs.pid, ours is none.";
+        "work_dir" Path, "./", Restart, "Nothing is changed by it: start the server there.";
+        "server_id" Text("my-server"), "", Restart, "Its name in the API and in hooks; one by chance if none is given.";
         "force_grace_quit" Flag, "off", Now,
             "Whether SIGTERM drains as SIGQUIT does.";
         "grace_start_wait" Number("ms", 0..=600_000), "2300", Now,
@@ -366,70 +371,3 @@ known! {
         "play" Flag, "on", NextConnection, "Ours. Whether players need it.";
     }
 }
-
-/// What SRS has and we do not, by directive and capability. Refused by name; `--lenient` goes without it.
-pub(super) const NOT_YET: &[(&str, &str)] = &[
-    ("pid", "a pid file: systemd knows the process (conf/corecast.service)"),
-    ("ff_log_dir", "transcoding by ffmpeg"),
-    ("utc_time", "log times are UTC"),
-    ("work_dir", "a working directory: systemd sets it (WorkingDirectory)"),
-    ("server_id", "a server's id"),
-    ("asprocess", "ending with the parent process"),
-    ("disable_daemon_for_docker", "the server never is a daemon"),
-    ("inotify_auto_reload", "reload when the file changes: SIGHUP reloads"),
-    ("auto_reload_for_docker", "reload when the file changes: SIGHUP reloads"),
-    ("tcmalloc_release_rate", "tcmalloc"),
-    ("query_latest_version", "asking for versions"),
-    ("first_wait_for_qlv", "asking for versions"),
-    ("threads", "SRS's threads: shards are set by taskset or --cpus"),
-    ("circuit_breaker", "the circuit breaker"),
-    ("srs_log_level_v2", "the second log level"),
-    ("heartbeat", "heartbeats"),
-    ("stats", "system statistics"),
-    ("srt_server", "SRT"),
-    ("rtc_server", "WebRTC"),
-    ("rtsp_server", "RTSP"),
-    ("stream_caster", "stream casters"),
-    ("tracer", "tracing"),
-    ("mode", "edge clusters"),
-    ("origin", "edge clusters"),
-    ("cluster", "edge and origin clusters"),
-    ("bandcheck", "bandwidth checks"),
-    ("refer", "referer checks"),
-    ("http_static", "static files"),
-    ("allow_query", "the raw API's queries"),
-    ("allow_update", "the raw API's updates"),
-    ("on_dvr", "recording"),
-    ("on_hls", "HLS"),
-    ("on_hls_notify", "HLS"),
-    ("on_forward_backend", "forwarding"),
-    ("exec", "running programs"),
-    ("dash", "DASH"),
-    ("hls", "HLS"),
-    ("hds", "HDS"),
-    ("dvr", "recording"),
-    ("transcode", "transcoding"),
-    ("ingest", "ingest"),
-    ("rtc", "WebRTC"),
-    ("srt", "SRT"),
-    ("rtsp", "RTSP"),
-];
-
-/// Variables of SRS that would switch on what we do not have begin with these.
-pub(super) const NOT_YET_VARIABLES: &[&str] = &[
-    "SRS_SRT_SERVER_",
-    "SRS_RTC_SERVER_",
-    "SRS_RTSP_SERVER_",
-    "SRS_HEARTBEAT_",
-    "SRS_STATS_",
-    "SRS_STREAM_CASTER_",
-    "SRS_VHOST_HLS_",
-    "SRS_VHOST_DASH_",
-    "SRS_VHOST_DVR_",
-    "SRS_VHOST_RTC_",
-    "SRS_VHOST_SRT_",
-    "SRS_VHOST_CLUSTER_",
-    "SRS_VHOST_EXEC_",
-    "SRS_VHOST_INGEST_",
-    "SRS_VHOST_TRANSCODE_",
-];

@@ -32,9 +32,16 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
     };
     let (daemon, daemon_word) = top.flag_at("daemon");
     if let Some(word) = daemon_word.filter(|_| daemon) {
-        let help = "write `daemon off;`; conf/corecast.service runs it under systemd";
-        top.loader.fault(&word, "the server never is a daemon", help);
+        let help = "`daemon off;` says so; conf/corecast.service runs it under systemd";
+        top.loader.warnings.push(Fault::new(&word, "the server stays in the foreground").help(help));
     }
+    let (work_dir, work_dir_word) = top.path("work_dir");
+    if let Some(word) = work_dir_word.filter(|_| !matches!(work_dir.as_str(), "." | "./")) {
+        let help = "start it there: systemd's WorkingDirectory, or cd";
+        top.loader.warnings.push(Fault::new(&word, "the working directory stays as it is").help(help));
+    }
+    let pid = Some(top.path("pid").0).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let server_id = Some(top.text("server_id").0).filter(|id| !id.is_empty());
     let rtmp = top.block("rtmp");
     let rtmps = top.block("rtmps");
     let http_blocks = http::Blocks::take(&mut top);
@@ -69,14 +76,22 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
         vhosts.push(Arc::new(load_vhost(loader, DEFAULT_VHOST, Vec::new(), chunk_size)));
     }
     let listen = listen.into_iter().map(|(listen, _)| listen).collect();
-    Config { listen, max_connections, rtmps, http, api, exporter, vhosts, log, stop }
+    Config { listen, max_connections, rtmps, http, api, exporter, vhosts, log, stop, pid, server_id }
 }
 
 fn load_log(top: &mut Section<'_>) -> Log {
     let (tank, _) = top.choice("srs_log_tank");
     let (level, _) = top.choice("srs_log_level");
     let (file, _) = top.path("srs_log_file");
-    let level = match level.as_str() {
+    let (level_v2, _) = top.choice("srs_log_level_v2");
+    let level = match level_v2.as_str() {
+        "trace" => "verbose",
+        "debug" => "info",
+        "info" => "trace",
+        "" => &level,
+        other => other,
+    };
+    let level = match level {
         "verbose" => LogLevel::Verbose,
         "info" => LogLevel::Info,
         "warn" => LogLevel::Warn,

@@ -11,9 +11,11 @@ mod forward;
 mod http;
 mod load;
 mod mount;
+mod old;
 mod place;
 mod section;
 mod source;
+mod srs;
 mod syntax;
 
 pub use explain::{Change, Explanation, full};
@@ -22,7 +24,7 @@ pub use forward::{Destination, Forward};
 pub use http::{Action, Auth, Exporter, Hooks, HttpApi, HttpRemux, HttpServer, Rule, Security, SignedUrl};
 
 use crate::tls;
-use directives::{KNOWN, NOT_YET_VARIABLES};
+use directives::KNOWN;
 use place::{Place, Word};
 use section::Loader;
 use std::{
@@ -59,6 +61,10 @@ pub struct Config {
     pub log: Log,
     /// How SIGQUIT stops.
     pub stop: Stop,
+    /// Where the process's number is written. SRS: `pid`.
+    pub pid: Option<PathBuf>,
+    /// The server's name in API and hooks, if not one of its own making. SRS: `server_id`.
+    pub server_id: Option<String>,
 }
 
 /// One endpoint.
@@ -312,6 +318,7 @@ impl Config {
         if !loader.faults.is_empty() && loader.sources.0.is_empty() {
             return Err(Faults::new(loader.sources, loader.faults, false));
         }
+        old::modernise(&mut directives, &mut loader.warnings);
         take_variables(&mut loader, &input.variables);
         let config = load::load(&mut loader, directives, input.descriptors);
         let Loader { sources, faults, warnings, explained, .. } = loader;
@@ -367,7 +374,7 @@ fn take_variables(loader: &mut Loader, variables: &[(String, String)]) {
                 word(start, text)
             });
             loader.variables.push(Directive { name: first, arguments: arguments.collect(), block: None });
-        } else if let Some((message, help)) = load::unknown_variable(name, &known, NOT_YET_VARIABLES) {
+        } else if let Some((message, help)) = load::unknown_variable(name, &known, srs::NOT_YET_VARIABLES) {
             loader.warnings.push(Fault::new(&first, message).help(help));
         }
         at += line.len() + 1;

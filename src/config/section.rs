@@ -3,10 +3,12 @@
 
 use super::{
     Listen, Service,
-    directives::{Block, KNOWN, Known, NOT_YET, Values, known},
+    directives::{Block, KNOWN, Known, Values, known},
     explain::{Line, Origin, quoted},
     faults::{Fault, nearest},
+    old::asks_for_nothing,
     place::{Place, Sources, Word},
+    srs::{ACCEPTED, NOT_YET},
     syntax::Directive,
 };
 use std::net::{Ipv4Addr, SocketAddr};
@@ -345,8 +347,18 @@ impl<'l> Section<'l> {
 
     /// Refuses whatever has not been asked for.
     pub(super) fn finish(self) {
-        for Directive { name, .. } in &self.directives {
+        for directive in &self.directives {
+            let name = &directive.name;
             if self.taken.contains(&name.text.as_str()) {
+                continue;
+            }
+            let accepted = ACCEPTED.iter().find(|(block, known, _)| *block == self.block && *known == name.text);
+            if let Some((.., instead)) = accepted {
+                let fault = Fault::new(name, format!("`{}` is SRS's and changes nothing", name.text));
+                self.loader.warnings.push(fault.help(*instead));
+                continue;
+            }
+            if asks_for_nothing(directive) && NOT_YET.iter().any(|(known, _)| *known == name.text) {
                 continue;
             }
             if let Some((_, capability)) = NOT_YET.iter().find(|(known, _)| *known == name.text) {

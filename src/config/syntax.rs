@@ -1,9 +1,10 @@
 //! SRS's configuration syntax: `name args;`, `name args { … }`, `#` comments, quotes.
 
 use super::{
-    directives::{KNOWN, NOT_YET},
+    directives::KNOWN,
     faults::Fault,
     place::{Place, Word},
+    srs,
 };
 use std::{iter::Peekable, ops::Range};
 use winnow::{
@@ -173,5 +174,6 @@ fn is_directive(word: &str) -> bool {
     let blocks = ["rtmp", "rtmps", "vhost", "publish", "play", "include"];
     blocks.contains(&word)
         || KNOWN.iter().any(|known| known.name == word)
-        || NOT_YET.iter().any(|(name, _)| *name == word)
+        || srs::NOT_YET.iter().any(|(name, _)| *name == word)
+        || srs::ACCEPTED.iter().any(|(_, name, _)| *name == word)
 }

@@ -102,9 +102,9 @@ impl Outbound {
 }
 
 impl<E: Endpoints> Shard<E> {
-    /// This server's mark on a stream that it pushes on.
+    /// This process's mark on a stream that it pushes on.
     fn mark(&self, key: &str) -> String {
-        format!("{}/{}", self.shared.server_id, access::stable_id(key))
+        format!("{}/{}", self.shared.service_id, access::stable_id(key))
     }
 
     /// Whether a stream that comes by a path may be published here, or goes round.

@@ -41,6 +41,8 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(config: Config) -> Self {
+        let by_chance = || format!("vid-{:07x}", fastrand::u32(..) & 0xFFF_FFFF);
+        let server_id = config.server_id.clone().unwrap_or_else(by_chance);
         Self {
             config: ArcSwap::from_pointee(config),
             connections: AtomicUsize::new(0),
@@ -50,7 +52,7 @@ impl Shared {
             plane: OnceLock::new(),
             connector: OnceLock::new(),
             cpus: CpuMask::of_this_thread(),
-            server_id: format!("vid-{:07x}", fastrand::u32(..) & 0xFFF_FFFF),
+            server_id,
             service_id: format!("{:08x}", fastrand::u32(..)),
             ktls: sys::has_ktls(),
             started: Instant::now(),

@@ -34,6 +34,25 @@ fn a7_signals_stop_within_a_second() {
     }
 }
 
+/// A file of SRS's: a daemon that stays in the foreground and says so, a pid file, a server's own name, old spellings.
+#[test]
+fn a_file_of_srs_starts() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pid = directory.path().join("objs/srs.pid");
+    let config = format!(
+        "listen 127.0.0.1:0; daemon on; pid {}; server_id box-7; srs_log_level_v2 info; stats {{ network 0; }} \
+         http_api {{ enabled on; listen 127.0.0.1:0; }} srt_server {{ enabled off; }} \
+         vhost __defaultVhost__ {{ gop_cache off; hls {{ enabled off; }} }}",
+        pid.display()
+    );
+    let server = Server::start(&config);
+    assert_eq!(std::fs::read_to_string(&pid).expect("a pid file").trim(), server.pid().to_string());
+    for said in ["stays in the foreground", "`stats` is SRS's and changes nothing", "play { gop_cache }"] {
+        assert!(server.log().contains(said), "{said}: {}", server.log());
+    }
+    assert_eq!(crate::web::get(server.addresses()[1], "/api/v1/versions").json()["server"], "box-7");
+}
+
 #[test]
 fn a_port_in_use_is_one_clear_line_and_exit_code_1() {
     let server = Server::plain();

@@ -47,6 +47,29 @@ fn seen_by_openssl(address: SocketAddr, version: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// A certificate of X.509 version 1, such as the one in SRS's package.
+#[test]
+fn rtmps_with_a_certificate_of_version_1() {
+    if !have("ffmpeg") || !have("openssl") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().display();
+    let script = format!(
+        "cd {path} && openssl genrsa -out server.key 2048 && openssl req -new -key server.key -subj /CN=localhost -out csr \
+         && openssl x509 -req -in csr -signkey server.key -days 30 -out server.crt && openssl x509 -in server.crt -text"
+    );
+    let made = Command::new("sh").args(["-c", &script]).output().expect("openssl");
+    assert!(String::from_utf8_lossy(&made.stdout).contains("Version: 1"), "{made:?}");
+    let rtmps = format!("rtmps {{ enabled on; listen 127.0.0.1:0; key {path}/server.key; cert {path}/server.crt; }}");
+    let server = Server::start(&format!("listen 127.0.0.1:0; {rtmps} vhost __defaultVhost__ {{ }}"));
+    let url = format!("rtmps://{}/live/livestream", server.addresses()[1]);
+    let player = play_hashes(Path::new("ffmpeg"), &url);
+    server.wait_for_log("play peer", 1);
+    publish(Path::new("ffmpeg"), &avc_aac(), &url).success();
+    assert_eq!(packets(&player.success()).len(), packets_of_file(Path::new("ffmpeg"), &avc_aac()).len());
+}
+
 /// ffmpeg publishes by RTMPS, ffmpeg plays by RTMPS and by RTMP: every packet arrives.
 #[test]
 fn rtmps_ffmpeg_publishes_and_plays() {

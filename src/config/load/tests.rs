@@ -1,4 +1,4 @@
-use super::super::{Config, DEFAULT, Input, Loaded, full};
+use super::super::{Config, DEFAULT, Input, Loaded, LogLevel, full};
 use std::fs;
 
 fn faults(text: &str) -> Vec<(String, String, Option<String>)> {
@@ -219,6 +219,43 @@ fn what_is_not_supported_is_named() {
     assert_eq!(found[1].0, "hls");
     let lenient = Config::load(&Input { text: Some(("x", text)), lenient: true, ..Input::default() }).unwrap();
     assert_eq!((lenient.warnings.list().len(), lenient.config.vhosts.len()), (2, 1));
+}
+
+/// SRS's own way to say what it says: accepted, with a line for what is done instead; and old spellings.
+#[test]
+fn files_of_srs_start() {
+    let loaded = load(
+        "listen 1; daemon on; work_dir /srv; pid ./objs/x.pid; stats { network 0; disk sda; } utc_time off; \
+         srs_log_level_v2 debug; server_id box-7; heartbeat { enabled off; } http_stream { enabled on; } \
+         srt_server { enabled off; listen 10080; } vhost __defaultVhost__ { hls { hls_fragment 10; } gop_cache off; \
+         queue_length 7; play { mw_latency 90; } mr { enabled on; latency 500; } publish_normal_timeout 7000; \
+         forward 127.0.0.1:19350 192.168.1.2; bandcheck { enabled on; key x; } }",
+        &[],
+    );
+    let Loaded { config, warnings, .. } = loaded;
+    let said: Vec<&str> = warnings.list().iter().map(|fault| warnings.text_of(fault)).collect();
+    let expected = [
+        "on",
+        "/srv",
+        "stats",
+        "utc_time",
+        "http_stream",
+        "gop_cache",
+        "queue_length",
+        "mr",
+        "publish_normal_timeout",
+        "forward",
+        "bandcheck",
+    ];
+    assert_eq!(said, expected);
+    assert_eq!((config.pid.unwrap().to_str(), config.server_id.as_deref()), (Some("./objs/x.pid"), Some("box-7")));
+    assert_eq!((config.log.level, config.http.enabled()), (LogLevel::Info, true));
+    let vhost = &config.vhosts[0];
+    assert_eq!((vhost.play.gop_cache, vhost.play.queue_length_s, vhost.play.mw_latency_ms), (false, 7, Some(90)));
+    assert_eq!((vhost.publish.mr_latency_ms, vhost.publish.normal_timeout_ms), (Some(500), 7000));
+    assert_eq!(vhost.forward.destinations.len(), 2);
+    // What is on is refused, however it is written.
+    assert_eq!(faults("listen 1; vhost a { hls { enabled on; } } srt_server { enabled on; }").len(), 2);
 }
 
 proptest::proptest! {
