@@ -172,6 +172,35 @@ fn goes_on_over(ffmpeg: &Path, shards: usize, first: &Kind, second: &Kind) {
     }
 }
 
+/// One track comes behind the other by more than frames are ahead of the clock: the clock learns of it and goes on.
+#[test]
+fn tracks_of_ts_may_lag() {
+    if !have("ffmpeg") || !have("curl") {
+        return;
+    }
+    for (late, lag_ms) in [(TagKind::Audio, 100), (TagKind::Audio, 400), (TagKind::Audio, 900), (TagKind::Video, 400)] {
+        let what = format!("{late:?}, {lag_ms} ms");
+        let mut lagging = tags(&avc_aac());
+        let comes_late = |tag: &Tag| tag.kind == late && tag.body[1] == 1;
+        lagging.sort_by_key(|tag| tag.timestamp + if comes_late(tag) { lag_ms } else { 0 });
+        let web = Web::start(&remux(""));
+        let (players, files) = curls(&web, "/live/s.ts", 1);
+        web.server.wait_for_log("play peer", 1);
+        publish_tags(&web, &lagging, false);
+        players.into_iter().for_each(|player| drop(player.success()));
+        let bytes = fs::read(&files[0]).expect("a file");
+        let ts = Ts::read(&bytes);
+        assert!(ts.breaks.is_empty() && ts.frames.each_ref().map(Vec::len) == [120, 174], "{what}: {ts:?}");
+        // From tables in the second half on, and the first clock behind them.
+        let packets: Vec<&[u8]> = bytes.chunks(188).collect();
+        let half = packets.len() / 2;
+        let from = half + packets[half..].iter().position(|packet| packet[1..3] == [0x40, 0]).expect("tables");
+        let mut faults = Ts::read(&bytes[from * 188..]).faults;
+        faults.retain(|fault| !fault.ends_with("clock None"));
+        assert!(faults.is_empty(), "{what}: {faults:?}");
+    }
+}
+
 /// An hour on, an hour back, and over the end of 33 bits, as published and corrected: all frames, and no fault.
 #[test]
 fn times_of_ts_may_jump() {

@@ -29,6 +29,8 @@ const TABLES_MS: i64 = 400;
 const CLOCK_MS: i64 = 80;
 /// A step back or on beyond which time is another one, in ms.
 const STEP_MS: std::ops::RangeInclusive<i64> = -500..=10_000;
+/// The clock goes so much behind media at most, in ms, for a track that comes later than [`DELAY_MS`].
+const LAG_MS_MAX: i64 = 2000;
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
 
@@ -40,6 +42,7 @@ struct TsRender {
     muxer: Muxer,
     video: Option<Setup>,
     audio: Option<Adts>,
+    pace: Pace,
     /// When the tables and the clock were last written; `None` before that.
     tables_ms: Option<i64>,
     clock_ms: Option<i64>,
@@ -47,6 +50,38 @@ struct TsRender {
     begun: bool,
     /// A frame's bytes.
     frame: Vec<u8>,
+}
+
+/// How far media has come, and how far one track is behind the other.
+#[derive(Debug, Default)]
+struct Pace {
+    newest_ms: Option<i64>,
+    /// Of video and audio.
+    tracks: [Option<i64>; 2],
+    lag_ms: i64,
+}
+
+impl Pace {
+    /// Takes a frame's time; tells whether it is near neither the newest one nor its own track's.
+    fn jumps(&mut self, pid: Pid, time_ms: i64) -> bool {
+        let own = usize::from(pid == Pid::Audio);
+        let near = |last_ms: i64| STEP_MS.contains(&(time_ms - last_ms));
+        let near_newest = self.newest_ms.is_none_or(|newest_ms| near(newest_ms) || near(newest_ms - LAG_MS_MAX));
+        let jumps = !self.tracks[own].map_or(near_newest, |last_ms| near(last_ms) || self.newest_ms.is_some_and(near));
+        if jumps {
+            *self = Self::default();
+        }
+        self.tracks[own] = Some(time_ms);
+        let newest_ms = self.newest_ms.map_or(time_ms, |newest_ms| newest_ms.max(time_ms));
+        self.newest_ms = Some(newest_ms);
+        self.lag_ms = self.lag_ms.max((newest_ms - time_ms - DELAY_MS).min(LAG_MS_MAX));
+        jumps
+    }
+
+    /// The clock's time: what comes is not due before it.
+    fn clock_ms(&self) -> i64 {
+        self.newest_ms.unwrap_or(0) - self.lag_ms
+    }
 }
 
 /// How a transport stream has a codec.
@@ -67,6 +102,7 @@ impl TsRender {
             muxer: Muxer::default(),
             video: None,
             audio: None,
+            pace: Pace::default(),
             tables_ms: None,
             clock_ms: None,
             begun: false,
@@ -141,29 +177,30 @@ impl TsRender {
 
     /// Writes what is due before a frame at a time; returns the clock that goes with the frame, if one does.
     fn put_due(&mut self, pid: Pid, time_ms: i64, keyframe: bool, out: &mut Vec<u8>) -> Option<i64> {
-        if self.clock_ms.is_some_and(|clock_ms| !STEP_MS.contains(&(time_ms - clock_ms))) {
+        if self.pace.jumps(pid, time_ms) {
             self.muxer.break_off();
             (self.clock_ms, self.tables_ms) = (None, None);
         }
-        if keyframe || self.tables_ms.is_none_or(|tables_ms| time_ms - tables_ms >= TABLES_MS) {
+        let now_ms = self.pace.clock_ms();
+        if keyframe || self.tables_ms.is_none_or(|tables_ms| now_ms - tables_ms >= TABLES_MS) {
             self.muxer.put_tables(out);
-            self.tables_ms = Some(time_ms);
+            self.tables_ms = Some(now_ms);
         }
         // A clock that stood would be none.
-        let due = self.clock_ms.is_none_or(|clock_ms| time_ms > clock_ms);
-        let late = self.clock_ms.is_none_or(|clock_ms| time_ms - clock_ms >= CLOCK_MS);
+        let due = self.clock_ms.is_none_or(|clock_ms| now_ms > clock_ms);
+        let late = self.clock_ms.is_none_or(|clock_ms| now_ms - clock_ms >= CLOCK_MS);
         match (pid, self.video.is_some()) {
             (Pid::Video, _) if due => {}
             (Pid::Audio, false) if late => {}
             (Pid::Audio, true) if late => {
-                self.muxer.put_clock(Pid::Video, time_ms, out);
-                self.clock_ms = Some(time_ms);
+                self.muxer.put_clock(Pid::Video, now_ms, out);
+                self.clock_ms = Some(now_ms);
                 return None;
             }
             _ => return None,
         }
-        self.clock_ms = Some(time_ms);
-        Some(time_ms)
+        self.clock_ms = Some(now_ms);
+        Some(now_ms)
     }
 }
 
@@ -171,6 +208,7 @@ impl Render for TsRender {
     fn begin(&mut self, headers: &Headers) {
         (self.video, self.audio) = (None, None);
         (self.tables_ms, self.clock_ms) = (None, None);
+        self.pace = Pace::default();
         if self.begun {
             self.muxer.break_off();
         }
