@@ -11,7 +11,10 @@
 use bytes::Bytes;
 use corecast::{
     media::{Entry, Replica, Schedule, Settings, Snapshot, Step, Subscription},
-    mesh::ring::{self as mesh, Mesh},
+    mesh::{
+        relay::{Relay, Timer},
+        ring::{self as mesh, Cargo, Mesh},
+    },
     proto::{
         codec,
         flv::{Tag, TagKind},
@@ -170,6 +173,64 @@ fn ring((mut meshes, entries): (Vec<Mesh<Entry>>, Vec<Entry>)) -> usize {
     received
 }
 
-library_benchmark_group!(name = hot, benchmarks = [chunk_reader, image, gather, log_push, cursors, schedule, ring]);
+// The same, where one of 128 shards sends: nobody looks at the others' rings.
+#[library_benchmark]
+#[bench::second((mesh::connect(128), second()))]
+fn ring_of_many((mut meshes, entries): (Vec<Mesh<Entry>>, Vec<Entry>)) -> usize {
+    let mut received = 0;
+    for entry in entries {
+        meshes[100].try_send(1, entry);
+        received += usize::from(meshes[1].receive().is_some());
+        received += usize::from(meshes[1].receive().is_some());
+    }
+    received
+}
+
+struct Nothing;
+
+impl Cargo for Nothing {
+    fn bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// So many streams with a player each; ten of them are due.
+fn streams(count: usize) -> Relay<u32, Nothing> {
+    let mut relay = Relay::new(mesh::connect(1).remove(0), Default::default());
+    for number in 0..count {
+        let id = relay.publish(&format!("v/live/{number}"), SETTINGS, 0).unwrap();
+        relay.stream_mut(id).unwrap().replica.schedule.add(1, 0);
+        let due_ms = if number % (count / 10) == 0 { 1000 } else { 2000 + number as u64 % 350 };
+        relay.arm(id, due_ms);
+    }
+    relay
+}
+
+// A turn of a shard, of whose streams ten are due.
+#[library_benchmark]
+#[bench::of_50(streams(50))]
+#[bench::of_5000(streams(5000))]
+fn turn(mut relay: Relay<u32, Nothing>) -> (Relay<u32, Nothing>, usize) {
+    let mut flushed = 0;
+    while let Some((timer, _)) = relay.take_due(1000) {
+        let Timer::Flush(id) = timer else { continue };
+        let schedule = &mut relay.stream_mut(id).unwrap().replica.schedule;
+        schedule.begin_flush(1000, 8, 0);
+        while let Some((member, _)) = schedule.next_member() {
+            schedule.flushed(member, Some(8));
+            flushed += 1;
+        }
+        schedule.note_change();
+        relay.arm(id, 1000);
+    }
+    black_box(relay.next_due_ms());
+    assert_eq!(flushed, 10);
+    (relay, flushed)
+}
+
+library_benchmark_group!(
+    name = hot,
+    benchmarks = [chunk_reader, image, gather, log_push, cursors, schedule, ring, ring_of_many, turn]
+);
 
 main!(library_benchmark_groups = hot);
