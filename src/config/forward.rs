@@ -42,9 +42,11 @@ impl Forward {
     pub(super) fn load(mut section: Section<'_>) -> Self {
         section.loader.explained.push(Line::Open("forward".to_owned()));
         let (enabled, enabled_word) = section.flag_at("enabled");
+        let faults = section.loader.faults.len();
         let destinations = section.words("destination", Destination::read);
         let backends = section.words("backend", super::section::url);
-        if let Some(word) = enabled_word.filter(|_| enabled && destinations.is_empty() && backends.is_empty()) {
+        let nowhere = destinations.is_empty() && backends.is_empty() && section.loader.faults.len() == faults;
+        if let Some(word) = enabled_word.filter(|_| enabled && nowhere) {
             let help = "add `destination HOST:PORT;` or `backend http://…;`";
             section.loader.fault(&word, "`forward` has neither a `destination` nor a `backend`", help);
         }
