@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     control::{ClientId, hooks},
+    mesh::seats::Seat,
     stats::Rate,
     sys::{self, SendKey},
     tls,
@@ -38,10 +39,12 @@ pub(super) struct Connection<E: Endpoints> {
     pub(super) publishes: SmallVec<[Publish; 1]>,
     /// A hook decides whether this may be.
     pub(super) wish: Option<Wish<E::Sink>>,
-    /// What it is to publish, as soon as it is where that is and the name is free.
-    pub(super) pending: Option<Box<Request>>,
     /// The target that it was opened to, if it has not come in.
     pub(super) outbound: Option<usize>,
+    /// What it is to do as soon as it is where that is, and what it publishes has a free name.
+    pub(super) pending: Option<Pending<E::Sink>>,
+    /// It has played, and goes nowhere to play.
+    pub(super) stays: bool,
     /// Whom to tell when it ends.
     pub(super) on_close: Option<Box<hooks::Event>>,
     /// In ms of the process's clock.
@@ -94,6 +97,7 @@ impl<E: Endpoints> Connection<E> {
             wish: None,
             pending: None,
             outbound: None,
+            stays: false,
             on_close: None,
             started_ms: now_ms,
             received_bytes: 0,
@@ -175,6 +179,13 @@ pub(super) enum Turn {
     Due { share: bool },
     /// It has something to say, or may have more.
     Own,
+}
+
+/// What is done at a stream's home.
+#[derive(Debug)]
+pub(super) enum Pending<S> {
+    Publish(Box<Request>),
+    Play(Box<Request>, S, Seat),
 }
 
 /// What is done once a hook has allowed it.

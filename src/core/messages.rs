@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// What crosses between shards besides tags.
 #[derive(Debug)]
 pub(crate) enum ShardMessage<E: Endpoints> {
-    /// A publisher comes home.
+    /// A connection comes to its stream's home.
     Adopt(Box<Moved<E>>),
     /// A publisher that cannot move wants to publish.
     Publish {

@@ -75,7 +75,7 @@ pub(crate) enum Outcome {
     Later {
         unread: Vec<u8>,
     },
-    /// What it wants to publish is at home elsewhere.
+    /// What it wants to publish, or to play with few others, is at home elsewhere.
     Move {
         home: usize,
         unread: Vec<u8>,

@@ -3,8 +3,8 @@
 
 use super::{
     Shard,
-    connection::Connection,
-    port::{Endpoints, Request, Session},
+    connection::{Connection, Pending},
+    port::{Endpoints, Session},
 };
 use crate::{
     config::{Listen, Service},
@@ -31,8 +31,8 @@ pub(crate) struct Moved<E: Endpoints> {
 #[derive(Debug)]
 pub(crate) struct MovedState<E: Endpoints> {
     session: E::Session,
-    /// What it wants to publish.
-    pending: Option<Box<Request>>,
+    /// What it wants there.
+    pending: Option<Pending<E::Sink>>,
     tls: Option<Box<tls::Session>>,
     ktls_bytes: Option<u64>,
     real_peer: Option<SocketAddr>,

@@ -4,7 +4,7 @@ use super::port::{Frame, Id, ImageKey, Sink, Start};
 use crate::{
     control::hooks,
     media::{Entry, Headers, Rendition, Replica, Step, Subscription},
-    mesh::relay::StreamId,
+    mesh::{relay::StreamId, seats::Seat},
     sys::Gather,
 };
 use bytes::Bytes;
@@ -33,6 +33,8 @@ pub(super) struct Play<S> {
     pub(super) sink: S,
     /// Whom to tell when it ends.
     pub(super) on_stop: Option<Box<hooks::Event>>,
+    /// Held where it came in elsewhere.
+    pub(super) seat: Option<Seat>,
 }
 
 /// What [`Play::step`] did.
@@ -83,7 +85,17 @@ pub(super) struct Image {
 
 impl<S: Sink> Play<S> {
     pub(super) fn new(id: Id, stream: StreamId, subscription: Subscription, sink: S) -> Self {
-        Self { id, stream, subscription, paused: false, announced: false, begun: false, sink, on_stop: None }
+        Self {
+            id,
+            stream,
+            subscription,
+            paused: false,
+            announced: false,
+            begun: false,
+            sink,
+            on_stop: None,
+            seat: None,
+        }
     }
 
     /// Takes the shared image of what comes next, if there is one to take: from `images`, or a new

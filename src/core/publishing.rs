@@ -3,7 +3,7 @@
 use super::{
     Outcome, Shard, ShardMessage,
     access::Access,
-    connection::{Connection, Turn, Wish},
+    connection::{Connection, Pending, Turn, Wish},
     messages::Publisher,
     place,
     port::{CloseReason, Endpoints, Id, Request, Session, Word},
@@ -85,7 +85,7 @@ impl<E: Endpoints> Shard<E> {
                     Outcome::Continue
                 }
                 Err(_) if self.publisher_may_end(key, tries) => {
-                    connection.pending = Some(request);
+                    connection.pending = Some(Pending::Publish(request));
                     Outcome::Retry { unread: Vec::new() }
                 }
                 Err(busy) => {
@@ -95,7 +95,7 @@ impl<E: Endpoints> Shard<E> {
             };
         }
         if connection.plays.is_empty() && connection.publishes.is_empty() {
-            connection.pending = Some(request);
+            connection.pending = Some(Pending::Publish(request));
             return Outcome::Move { home, unread: Vec::new() };
         }
         // The connection is needed here too: its tags go home one by one. It is not read before the home has agreed.
@@ -129,10 +129,11 @@ impl<E: Endpoints> Shard<E> {
         })
     }
 
-    /// Goes on with the publish that brought a connection here, or that is tried again.
-    pub(crate) fn resume_publish(&mut self, id: usize, tries: usize) -> Outcome {
+    /// Goes on with what brought a connection here, or with a publish that is tried again.
+    pub(crate) fn resume_pending(&mut self, id: usize, tries: usize) -> Outcome {
         self.work_on(id, |shard, connection| match connection.pending.take() {
-            Some(request) => shard.publish(id, connection, request, tries),
+            Some(Pending::Publish(request)) => shard.publish(id, connection, request, tries),
+            Some(Pending::Play(request, sink, seat)) => shard.begin_play(id, connection, &request, sink, Some(seat)),
             None => Outcome::Continue,
         })
     }

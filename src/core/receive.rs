@@ -4,14 +4,14 @@ use super::{
     Outcome, SCRATCH_BYTES, Shard,
     access::Access,
     budget::Budget,
-    connection::{Connection, Turn, Wish},
+    connection::{Connection, Pending, Turn, Wish},
     member,
     play::Play,
     port::{CloseReason, Connect, Endpoints, Id, Output, Request, Session, Sink, Word},
     publish::Publish,
     settings::stream_settings,
 };
-use crate::{config::Action, proto::proxy, sys};
+use crate::{config::Action, mesh::seats::Seat, proto::proxy, sys};
 use std::borrow::Cow;
 
 /// Messages, and bytes, that a publisher may send at a time, though another shard is behind with its stream.
@@ -224,12 +224,12 @@ impl<E: Endpoints> Shard<E> {
         if connection.outbound.is_some() {
             // The server's own: nobody is asked.
             return match self.relay.is_published(&request.key) {
-                true => self.play(id, connection, &request, sink),
+                true => self.begin_play(id, connection, &request, sink, None),
                 false => Outcome::Close(CloseReason::Unpublished),
             };
         }
         match self.access(connection, Action::Play, &request) {
-            Access::Granted => self.play(id, connection, &request, sink),
+            Access::Granted => self.play(id, connection, request, sink),
             Access::Refused(why) => self.refuse_play(id, connection, &request, &why),
             Access::Ask(event) => {
                 connection.wish = Some(Wish::Play(request, sink));
@@ -249,13 +249,34 @@ impl<E: Endpoints> Shard<E> {
         self.tell_session(id, connection, Word::PlayRefused(request.id, why))
     }
 
+    /// A play, here or where the stream is at home.
     pub(super) fn play(
+        &mut self,
+        id: usize,
+        connection: &mut Connection<E>,
+        request: Box<Request>,
+        sink: E::Sink,
+    ) -> Outcome {
+        let free = !connection.stays && connection.plays.is_empty() && connection.publishes.is_empty();
+        if free
+            && let Some(home) = self.relay.better_home(&request.key)
+            && let Some(seat) = self.shared.seats.take(&request.key)
+        {
+            connection.pending = Some(Pending::Play(request, sink, seat));
+            return Outcome::Move { home, unread: Vec::new() };
+        }
+        self.begin_play(id, connection, &request, sink, None)
+    }
+
+    pub(super) fn begin_play(
         &mut self,
         id: usize,
         connection: &mut Connection<E>,
         request: &Request,
         sink: E::Sink,
+        seat: Option<Seat>,
     ) -> Outcome {
+        connection.stays = true;
         let Request { id: play, key, vhost, .. } = request;
         let on_stop = match connection.outbound {
             Some(outbound) => {
@@ -279,7 +300,7 @@ impl<E: Endpoints> Shard<E> {
         sys::set_nodelay(connection.descriptor, vhost.tcp_nodelay);
         tracing::debug!(peer = %connection.named(), stream = %key, client = sink.client_type(), wrapping = sink.wrapping(), "play");
         let mut new = Play::new(*play, stream, subscription, sink);
-        new.on_stop = on_stop;
+        (new.on_stop, new.seat) = (on_stop, seat);
         connection.plays.push(new);
         self.stats.players.add(1);
         let outcome = self.tell_session(id, connection, Word::Opened(*play));

@@ -4,6 +4,7 @@ use super::port::Context;
 use crate::{
     config::Config,
     control::{Handed, hooks::Hooks},
+    mesh::seats::Seats,
     sys::{self, CpuMask},
     tls,
 };
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) cpus: Option<CpuMask>,
     /// Whether the kernel has TLS.
     pub(crate) ktls: bool,
+    /// Who plays at a stream's home though it came in elsewhere.
+    pub(super) seats: Arc<Seats>,
     started: Instant,
 }
 
@@ -55,6 +58,7 @@ impl Shared {
             server_id,
             service_id: format!("{:08x}", fastrand::u32(..)),
             ktls: sys::has_ktls(),
+            seats: Arc::default(),
             started: Instant::now(),
         }
     }

@@ -109,12 +109,12 @@ pub(super) async fn adopt(local: Rc<Local>, moved: Moved) {
     run(local, receiver, id, outcome).await;
 }
 
-/// Goes on with a publish, and with what was read behind it. A name whose publisher has just ended
+/// Goes on with a publish or a play, and with what was read behind it. A name whose publisher has just ended
 /// is free as soon as that one's task has read so.
 async fn go_on(local: &Rc<Local>, id: usize, unread: Vec<u8>) -> Outcome {
     let mut tries = 0;
     loop {
-        match guarded(|| local.shard.borrow_mut().resume_publish(id, tries)) {
+        match guarded(|| local.shard.borrow_mut().resume_pending(id, tries)) {
             Outcome::Retry { .. } => {
                 tries += 1;
                 Timer::new(RETRY).await;
@@ -165,7 +165,7 @@ pub(super) async fn run(local: Rc<Local>, mut receiver: Receiver, id: usize, mut
                         local.shard.borrow_mut().send_moved(home, Box::new(moved));
                     }
                     Err(error) => {
-                        tracing::warn!(peer = %receiver.peer(), "closed: a publisher cannot move to its home shard: {error}");
+                        tracing::warn!(peer = %receiver.peer(), "closed: a connection cannot move to its stream's home shard: {error}");
                         receiver.shutdown();
                         local.shard.borrow().forget_moved();
                     }

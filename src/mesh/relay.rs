@@ -8,6 +8,7 @@
 //! * When a ring is full, tags of a stream are left out up to its next keyframe: a gap.
 
 mod due;
+mod guests;
 mod idle;
 mod linger;
 mod message;
@@ -59,6 +60,8 @@ pub struct Relay<P, M> {
     at: Option<StreamId>,
     /// Streams that are published here.
     publishers: u64,
+    /// Streams of other shards that are here.
+    guests: usize,
     /// Flush interval of streams whose settings have none, in ms.
     pace_ms: u64,
     stats: Arc<ShardStats>,
@@ -78,6 +81,7 @@ impl<P, M: Cargo> Relay<P, M> {
             seen_ms: 0,
             at: None,
             publishers: 0,
+            guests: 0,
             pace_ms: 0,
             stats,
         }
@@ -209,6 +213,7 @@ impl<P, M: Cargo> Relay<P, M> {
             self.serial += 1;
             let relay = RelayId { slot: id, serial: self.serial };
             stream.relay = Some(relay);
+            self.guests += 1;
             let key = Arc::clone(&stream.key);
             self.mesh.send(home, Message::Subscribe { key, settings: Box::new(settings), relay });
         }
@@ -336,7 +341,8 @@ impl<P, M: Cargo> Relay<P, M> {
             match message {
                 Message::Subscribe { key, settings, relay } => self.subscribed(from, &key, *settings, relay),
                 Message::Unsubscribe { key, relay, sent } => self.unsubscribed(from, &key, relay, &sent),
-                Message::Begin { relay, snapshot } => self.on_replica(relay, changed, |replica| {
+                Message::Begin { relay, mut snapshot } => self.on_replica(relay, changed, |replica| {
+                    snapshot.entries = snapshot.entries.into_iter().map(Entry::counted_here).collect();
                     replica.begin(*snapshot);
                     // Who waits for an answer has it now.
                     replica.schedule.hurry();
@@ -351,7 +357,9 @@ impl<P, M: Cargo> Relay<P, M> {
                     });
                     self.forget_if_lingers(relay);
                 }
-                Message::Tag { relay, entry } => self.on_replica(relay, changed, |replica| replica.push(entry)),
+                Message::Tag { relay, entry } => {
+                    self.on_replica(relay, changed, |replica| replica.push(entry.counted_here()));
+                }
                 Message::End { relay, silent } => {
                     self.on_replica(relay, changed, |replica| {
                         replica.end(silent);

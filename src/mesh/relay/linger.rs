@@ -55,6 +55,7 @@ impl<P, M: Cargo> Relay<P, M> {
         let Some(stream) = self.streams.try_remove(id) else { return };
         self.by_key.remove(&stream.key);
         if let Some(relay) = stream.relay {
+            self.guests -= 1;
             let home = self.home_of(&stream.key);
             let sent = Box::new(stream.sent);
             self.mesh.send(home, Message::Unsubscribe { key: stream.key, relay, sent });

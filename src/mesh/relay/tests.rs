@@ -92,6 +92,32 @@ fn a_late_shard_gets_the_gop() {
     assert!(!relays[1].stream(id).unwrap().replica.is_live());
 }
 
+/// A body that crosses is not copied, and who references it elsewhere counts there.
+#[test]
+fn bodies_are_shared_and_counted_where_they_are_used() {
+    let mut relays = relays(2);
+    let key = key_at(0, 2);
+    let home = relays[0].publish(&key, SETTINGS, 7).unwrap();
+    let body = |first: u8| [&[first, 1][..], &[7; 1000]].concat();
+    relays[0].ingest(home, tag(&body(0x17), 0), 0);
+    let id = relays[1].open(&key, SETTINGS);
+    relays[1].stream_mut(id).unwrap().replica.schedule.add(1, 0);
+    exchange(&mut relays);
+    relays[0].ingest(home, tag(&body(0x27), 40), 0);
+    exchange(&mut relays);
+    let bodies = |relay: &TestRelay, id| {
+        let log = relay.stream(id).unwrap().replica.log();
+        log.range(0..u64::MAX).map(|entry| entry.tag.body.clone()).collect::<Vec<Bytes>>()
+    };
+    let (at_home, here) = (bodies(&relays[0], home), bodies(&relays[1], id));
+    assert_eq!((at_home.len(), here.len()), (2, 2), "one by the snapshot, one as it came");
+    assert!(at_home.iter().zip(&here).all(|(home, here)| home.as_ptr() == here.as_ptr() && home == here));
+    relays[0].unpublish(home);
+    drop(at_home);
+    exchange(&mut relays);
+    assert!(here[0] == body(0x17) && here[1] == body(0x27), "they outlive the home's");
+}
+
 /// Streams leave nothing behind when publisher and players have gone.
 #[test]
 fn nothing_stays_of_a_stream_that_nobody_needs() {
