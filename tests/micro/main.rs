@@ -164,26 +164,26 @@ fn meshed() -> (Vec<Mesh<Entry>>, Vec<Entry>) {
 // A second of tags from one shard to another.
 #[library_benchmark]
 #[bench::second(meshed())]
-fn ring((mut meshes, entries): (Vec<Mesh<Entry>>, Vec<Entry>)) -> usize {
+fn ring((mut meshes, entries): (Vec<Mesh<Entry>>, Vec<Entry>)) -> (Vec<Mesh<Entry>>, usize) {
     let mut received = 0;
     for entry in entries {
         meshes[0].try_send(1, entry);
         received += usize::from(meshes[1].receive().is_some());
     }
-    received
+    (meshes, received)
 }
 
 // The same, where one of 128 shards sends: nobody looks at the others' rings.
 #[library_benchmark]
 #[bench::second((mesh::connect(128), second()))]
-fn ring_of_many((mut meshes, entries): (Vec<Mesh<Entry>>, Vec<Entry>)) -> usize {
+fn ring_of_many((mut meshes, entries): (Vec<Mesh<Entry>>, Vec<Entry>)) -> (Vec<Mesh<Entry>>, usize) {
     let mut received = 0;
     for entry in entries {
         meshes[100].try_send(1, entry);
         received += usize::from(meshes[1].receive().is_some());
         received += usize::from(meshes[1].receive().is_some());
     }
-    received
+    (meshes, received)
 }
 
 struct Nothing;
