@@ -82,6 +82,13 @@ pub fn connect<T>(shards: usize) -> Vec<Mesh<T>> {
     meshes
 }
 
+/// Lists a lane that is to be drained.
+fn note_blocked<T: Cargo>(blocked: &mut Vec<usize>, to: usize, lane: &mut Lane<T>) {
+    if lane.is_blocked() && !std::mem::replace(&mut lane.listed, true) {
+        blocked.push(to);
+    }
+}
+
 impl<T: Cargo> Mesh<T> {
     /// This shard.
     pub fn me(&self) -> usize {
@@ -100,8 +107,12 @@ impl<T: Cargo> Mesh<T> {
 
     /// Sends what must arrive, and wakes the receiver.
     pub fn send(&mut self, to: usize, message: T) {
-        self.push(to, message);
-        if self.is_full(to) {
+        let (lane, inbox) = (&mut self.to[to], &self.inboxes[to]);
+        let taken = &inbox.taken[self.me];
+        lane.push(taken, message);
+        inbox.ready.set(self.me);
+        note_blocked(&mut self.blocked, to, lane);
+        if lane.is_full(taken) {
             self.congested = Some(to);
         }
         self.wakers[to].wake();
@@ -109,26 +120,21 @@ impl<T: Cargo> Mesh<T> {
 
     /// Sends what may be dropped; tells whether it was sent.
     pub fn try_send(&mut self, to: usize, message: T) -> bool {
-        let room = self.to[to].has_room(&self.inboxes[to].taken[self.me]);
+        let (lane, inbox) = (&mut self.to[to], &self.inboxes[to]);
+        let taken = &inbox.taken[self.me];
+        let room = lane.has_room(taken);
         if room {
-            self.push(to, message);
+            lane.push(taken, message);
+            inbox.ready.set(self.me);
+            note_blocked(&mut self.blocked, to, lane);
         }
-        if self.is_full(to) {
+        if lane.is_full(taken) {
             self.crowded = Some(to);
         }
-        if self.to[to].is_half_full(&self.inboxes[to].taken[self.me]) {
+        if lane.is_half_full(taken) {
             self.wakers[to].wake();
         }
         room
-    }
-
-    fn push(&mut self, to: usize, message: T) {
-        let (lane, inbox) = (&mut self.to[to], &self.inboxes[to]);
-        lane.push(&inbox.taken[self.me], message);
-        inbox.ready.set(self.me);
-        if lane.is_blocked() && !std::mem::replace(&mut lane.listed, true) {
-            self.blocked.push(to);
-        }
     }
 
     /// The lane that was full when something was last sent that must arrive, if any was since this was asked.
