@@ -1,7 +1,6 @@
 //! The ring log of a stream's recent tags.
 
 use crate::proto::{codec::TagInfo, flv::Tag};
-use bytes::Bytes;
 use std::{collections::VecDeque, ops::Range};
 
 /// Most bytes that one stream's log takes on one shard, entries included; the oldest go first. At
@@ -11,18 +10,6 @@ pub const LOG_BYTES_MAX: usize = 64 << 20;
 pub const LOG_ENTRIES_MAX: usize = 1 << 15;
 /// What an entry takes beside its body's bytes: its place, and the allocation that counts references.
 pub const ENTRY_BYTES: usize = size_of::<Entry>() + 64;
-
-/// A body of fewer bytes is copied into sends, and referenced by none.
-const REFERENCED_BYTES_MIN: usize = 512;
-
-/// A body of another shard's. Who is given a reference here counts on a line of this shard's cache.
-struct Borrowed(Bytes);
-
-impl AsRef<[u8]> for Borrowed {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
 
 /// A tag in the log, and across cores: cloning it counts a reference.
 #[derive(Clone, Debug)]
@@ -46,16 +33,6 @@ impl Entry {
     /// Bytes that it takes.
     pub fn bytes(&self) -> usize {
         ENTRY_BYTES + self.tag.body.len()
-    }
-
-    /// Has references be counted on this shard from here on, since it comes from another: each player with a list
-    /// of pieces counts one per tag up and down. An allocation, and one count on the home's line.
-    #[must_use]
-    pub fn counted_here(mut self) -> Self {
-        if self.tag.body.len() >= REFERENCED_BYTES_MIN {
-            self.tag.body = Bytes::from_owner(Borrowed(self.tag.body));
-        }
-        self
     }
 }
 

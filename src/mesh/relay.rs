@@ -341,8 +341,7 @@ impl<P, M: Cargo> Relay<P, M> {
             match message {
                 Message::Subscribe { key, settings, relay } => self.subscribed(from, &key, *settings, relay),
                 Message::Unsubscribe { key, relay, sent } => self.unsubscribed(from, &key, relay, &sent),
-                Message::Begin { relay, mut snapshot } => self.on_replica(relay, changed, |replica| {
-                    snapshot.entries = snapshot.entries.into_iter().map(Entry::counted_here).collect();
+                Message::Begin { relay, snapshot } => self.on_replica(relay, changed, |replica| {
                     replica.begin(*snapshot);
                     // Who waits for an answer has it now.
                     replica.schedule.hurry();
@@ -358,7 +357,7 @@ impl<P, M: Cargo> Relay<P, M> {
                     self.forget_if_lingers(relay);
                 }
                 Message::Tag { relay, entry } => {
-                    self.on_replica(relay, changed, |replica| replica.push(entry.counted_here()));
+                    self.on_replica(relay, changed, |replica| replica.push(entry));
                 }
                 Message::End { relay, silent } => {
                     self.on_replica(relay, changed, |replica| {
