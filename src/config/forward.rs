@@ -1,7 +1,7 @@
 //! A vhost's `forward` section.
 
 use super::{explain::Line, section::Section};
-use crate::proto::address::split_port;
+use crate::proto::{address::split_port, rtmp::url::default_port};
 
 /// Where every publish of a vhost is pushed on to; nowhere unless enabled.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -32,7 +32,7 @@ impl Destination {
             None => text.strip_prefix("rtmp://").map_or_else(|| plain(text), plain),
         };
         let (host, port) = split_port(authority);
-        let port = port.map_or(Some(if tls { 443 } else { 1935 }), |port| port.parse().ok());
+        let port = port.map_or(Some(default_port(tls)), |port| port.parse().ok());
         let good = !host.is_empty() && !host.contains(['/', '?', ' ', '@']);
         port.filter(|port| good && *port > 0).map(|port| Self { tls, host: host.to_owned(), port })
     }

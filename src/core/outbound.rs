@@ -110,8 +110,11 @@ impl<E: Endpoints> Shard<E> {
     /// Whether a stream that comes by a path may be published here, or goes round.
     pub(super) fn goes_round(&self, connection: &Connection<E>, key: &str) -> bool {
         let path = connection.session.peer().path;
-        let mark = || self.mark(key);
-        !path.is_empty() && (path.split(',').count() >= PATH_MAX || path.split(',').any(|other| other == mark()))
+        if path.is_empty() {
+            return false;
+        }
+        let mark = self.mark(key);
+        path.split(',').count() >= PATH_MAX || path.split(',').any(|other| other == mark)
     }
 
     /// What is to be done once a publish has begun; `None` if nothing.
