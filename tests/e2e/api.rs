@@ -2,7 +2,7 @@
 
 use crate::{
     live::Live,
-    media::{Running, avc_aac, bounded, have, publish},
+    media::{Running, avc_aac, bounded, have, publish_on},
     peer::Peer,
     server::{Server, eventually},
     web::{Web, config, get, request, tool},
@@ -16,9 +16,7 @@ fn the_api_tells_what_is() {
         return;
     }
     let web = Web::flv();
-    let mut command = bounded("ffmpeg");
-    command.args(["-v", "error", "-re", "-stream_loop", "9", "-i"]).arg(avc_aac());
-    let publisher = Running::start(command.args(["-c", "copy", "-f", "flv", &web.server.url("/live/livestream")]));
+    let publisher = publish_on(&avc_aac(), &web.server.url("/live/livestream"));
     let stream = web.live("livestream");
     let mut player = Peer::play(web.server.address(), "live", "livestream");
     player.expect_frames(50);
@@ -245,7 +243,7 @@ fn the_api_is_as_it_describes_itself() {
     let output = command.output().expect("schemathesis");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", &text[text.len().saturating_sub(6000)..]);
-    let publisher = publish(Path::new("ffmpeg"), &avc_aac(), &web.server.url("/live/after"));
+    let publisher = publish_on(&avc_aac(), &web.server.url("/live/after"));
     web.live("after");
     publisher.kill();
 }

@@ -1,7 +1,7 @@
 //! Real publishers and players beside ffmpeg: GStreamer, ffprobe, rtmpdump, VLC.
 
 use crate::{
-    media::{Running, avc_aac, bounded, have, packets, packets_of_file, play_hashes, publish, track},
+    media::{Running, avc_aac, bounded, have, packets, packets_of_file, play_hashes, publish, publish_on, track},
     server::Server,
 };
 use std::{path::Path, process::Command};
@@ -111,7 +111,7 @@ fn c4_ffprobe_sees_two_tracks() {
     }
     let server = Server::plain();
     let url = server.url("/live/probe");
-    let publisher = publish(Path::new(FFMPEG), &avc_aac(), &url);
+    let publisher = publish_on(&avc_aac(), &url);
     server.wait_for_log("publish: AVC 640x360 High 3.0, AAC", 1);
     let probe = ["-v", "error", "-show_entries", "stream=codec_name", "-of", "csv=p=0", &url];
     assert_eq!(Running::start(bounded("ffprobe").args(probe)).success(), "h264\naac\n");

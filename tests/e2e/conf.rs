@@ -2,7 +2,7 @@
 
 use crate::{
     live::{Live, bursts, median},
-    media::{Running, avc_aac, bounded, have, publish},
+    media::{Running, avc_aac, bounded, have, publish_on},
     peer::Peer,
     rtmps::make_certificate,
     server::Server,
@@ -64,7 +64,7 @@ fn a1_the_seeds_rtmp_conf() {
         return;
     }
     let server = start(&config, Path::new(ROOT), &[("SRS_LISTEN", "127.0.0.1:0")]);
-    let publisher = publish(Path::new("ffmpeg"), &avc_aac(), &server.url("/live/livestream"));
+    let publisher = publish_on(&avc_aac(), &server.url("/live/livestream"));
     server.wait_for_log("publish: AVC", 1);
     assert_eq!(ffprobe_tracks(&server.url("/live/livestream")), ["aac", "h264"]);
     publisher.kill();
@@ -104,7 +104,7 @@ fn a3_the_seeds_rtmps_conf() {
     let ports = [("SRS_LISTEN", "127.0.0.1:0"), ("SRS_RTMPS_LISTEN", "127.0.0.1:0")];
     let server = start(&read("conf/rtmps.conf"), directory.path(), &ports);
     let url = format!("rtmps://{}/live/livestream", server.addresses()[1]);
-    let publisher = publish(Path::new("ffmpeg"), &avc_aac(), &url);
+    let publisher = publish_on(&avc_aac(), &url);
     server.wait_for_log("publish: AVC", 1);
     assert_eq!(ffprobe_tracks(&url), ["aac", "h264"]);
     publisher.kill();
@@ -147,7 +147,7 @@ fn the_seeds_long_example() {
     let bursts = bursts(&frames);
     assert!(bursts.len() >= 50, "one by one: {bursts:?}");
     drop(publisher);
-    let publisher = publish(Path::new("ffmpeg"), &avc_aac(), &server.url("/live/other"));
+    let publisher = publish_on(&avc_aac(), &server.url("/live/other"));
     server.wait_for_log("publish: AVC 640x360", 2);
     assert_eq!(ffprobe_tracks(&server.url("/live/other")), ["aac", "h264"]);
     publisher.kill();
@@ -174,7 +174,7 @@ fn the_seeds_ipv6_examples() {
         assert_eq!(addresses.len(), listens, "{file}");
         let url = |at: usize| format!("{}://{}/live/livestream", if at < 2 { "rtmp" } else { "rtmps" }, addresses[at]);
         // Published by the last, which is IPv6, played by all.
-        let publisher = publish(Path::new("ffmpeg"), &avc_aac(), &url(listens - 1));
+        let publisher = publish_on(&avc_aac(), &url(listens - 1));
         server.wait_for_log("publish: AVC", 1);
         (0..listens).for_each(|at| assert_eq!(ffprobe_tracks(&url(at)), ["aac", "h264"], "{}", url(at)));
         publisher.kill();

@@ -4,7 +4,7 @@ use crate::{
     live::Live,
     media::{
         Packet, Running, aac_only, av1, avc_aac, avc_only, bounded, ffmpeg9, have, hevc, packets, packets_of_file,
-        play_hashes, publish, track,
+        play_hashes, publish, publish_on, track,
     },
     peer::{AVC_HEADER, Peer, connected},
     rtmps::make_certificate,
@@ -132,7 +132,7 @@ fn a_late_joiner_begins_at_a_keyframe() {
         return;
     }
     let web = Web::flv();
-    let publisher = publish(Path::new("ffmpeg"), &avc_aac(), &web.server.url("/live/late"));
+    let publisher = publish_on(&avc_aac(), &web.server.url("/live/late"));
     web.live("late");
     let mut probe = bounded("ffprobe");
     probe.args(["-v", "error", "-show_entries", "packet=codec_type,dts_time,flags", "-of", "csv=p=0"]);

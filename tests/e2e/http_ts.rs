@@ -1,7 +1,7 @@
 //! HTTP-TS, AAC and MP3: real players get every frame, at every place of the server, and no packet out of order.
 
 use crate::{
-    media::{Running, aac_only, avc_aac, bounded, ffmpeg9, have, hevc, mp3, packets, publish, track},
+    media::{Running, aac_only, avc_aac, bounded, ffmpeg9, have, hevc, mp3, packets, publish, publish_on, track},
     peer::{AVC_HEADER, Peer},
     server::eventually,
     web::{Web, get, node_modules, websocket},
@@ -88,13 +88,6 @@ fn http_ts_without_video_arrives_whole() {
     if have("ffmpeg") {
         plays_whole(Path::new("ffmpeg"), &aac_only(), &AVC[2..]);
     }
-}
-
-/// ffmpeg publishing a file over and over.
-pub(crate) fn publish_on(file: &Path, url: &str) -> Running {
-    let mut command = bounded("ffmpeg");
-    command.args(["-v", "error", "-re", "-stream_loop", "-1", "-i"]).arg(file);
-    Running::start(command.args(["-c", "copy", "-f", "flv", url]))
 }
 
 /// curl players of one path into files.

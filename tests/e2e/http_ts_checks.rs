@@ -1,8 +1,8 @@
 //! HTTP-TS as checkers see it that others wrote: ffprobe, GStreamer and tsreport; and mpegts.js in Chromium.
 
 use crate::{
-    http_ts::{curls, publish_on, remux},
-    media::{Running, aac_only, avc_aac, avc_only, bounded, ffmpeg9, have, hevc, mp3},
+    http_ts::{curls, remux},
+    media::{Running, aac_only, avc_aac, avc_only, bounded, ffmpeg9, have, hevc, mp3, publish_on},
     server::Server,
     ts::Ts,
     web::{self, Web, node_modules},

@@ -138,6 +138,14 @@ pub(crate) fn publish(ffmpeg: &Path, file: &Path, url: &str) -> Running {
     Running::start(command.args(["-v", "error", "-re", "-i"]).arg(file).args(["-c", "copy", "-f", "flv", url]))
 }
 
+/// ffmpeg publishing `file` in real time over and over, for tests that end it themselves: a file may be over before
+/// a slow machine has looked.
+pub(crate) fn publish_on(file: &Path, url: &str) -> Running {
+    let mut command = bounded("ffmpeg");
+    command.args(["-v", "error", "-re", "-stream_loop", "-1", "-i"]).arg(file);
+    Running::start(command.args(["-c", "copy", "-f", "flv", url]))
+}
+
 /// ffmpeg playing `url` to its end, every packet's hash to stdout.
 pub(crate) fn play_hashes(ffmpeg: &Path, url: &str) -> Running {
     let mut command = bounded(ffmpeg);

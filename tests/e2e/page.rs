@@ -2,7 +2,7 @@
 
 use crate::{
     live::Live,
-    media::{Running, avc_aac, avc_only, bounded, have},
+    media::{Running, avc_aac, avc_only, bounded, have, publish_on},
     web::{Web, get, node_modules, request},
 };
 use serde_json::Value;
@@ -14,11 +14,7 @@ use std::path::Path;
 fn the_page_plays_in_a_browser() {
     let Some(modules) = node_modules().filter(|_| have("node") && have("chromium") && have("ffmpeg")) else { return };
     let web = Web::start("http_remux { enabled on; }");
-    let publish = |file: &Path, name: &str| {
-        let mut command = bounded("ffmpeg");
-        command.args(["-v", "error", "-re", "-stream_loop", "-1", "-i"]).arg(file);
-        Running::start(command.args(["-c", "copy", "-f", "flv", &web.server.url(&format!("/live/{name}"))]))
-    };
+    let publish = |file: &Path, name: &str| publish_on(file, &web.server.url(&format!("/live/{name}")));
     let publishers = [publish(&avc_aac(), "first"), publish(&avc_only(), "second")];
     web.live("first");
     web.live("second");

@@ -1,7 +1,7 @@
 //! RTMPS: real clients, certificates that change, handshakes that stall.
 
 use crate::{
-    media::{Running, avc_aac, bounded, have, packets, packets_of_file, play_hashes, publish, track},
+    media::{Running, avc_aac, bounded, have, packets, packets_of_file, play_hashes, publish, publish_on, track},
     peer::{Peer, connected},
     server::Server,
 };
@@ -95,7 +95,7 @@ fn rtmps_ffmpeg_publishes_and_plays() {
 
 /// ffprobe over RTMPS sees both tracks, as ffplay would.
 fn publish_again_and_probe(server: &Server, url: &str, probe: &mut Command) {
-    let publisher = publish(Path::new("ffmpeg"), &avc_aac(), &server.url("/live/livestream"));
+    let publisher = publish_on(&avc_aac(), &server.url("/live/livestream"));
     server.wait_for_log("publish: AVC", 2);
     probe.args(["-v", "error", "-show_entries", "stream=codec_name", "-of", "csv=p=0", url]);
     let tracks = Running::start(probe).success();
