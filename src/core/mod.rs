@@ -311,6 +311,7 @@ impl<E: Endpoints> Shard<E> {
                 found.replica.schedule.remove(member);
                 self.stats.players.sub(1);
             }
+            found.replica.drop_unread();
             let publishes = |publisher: &Publisher| publisher.shard == me && place(publisher.connection) == id;
             if self.relay.stream(stream).and_then(|stream| stream.publisher).as_ref().is_some_and(publishes) {
                 self.changed.push(stream);

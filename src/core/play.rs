@@ -3,7 +3,7 @@
 use super::port::{Frame, Id, ImageKey, Sink, Start};
 use crate::{
     control::hooks,
-    media::{Entry, Headers, Rendition, Replica, Step, Subscription},
+    media::{Entry, Headers, Reader, Rendition, Replica, Step, Subscription},
     mesh::{relay::StreamId, seats::Seat},
     sys::Gather,
 };
@@ -31,6 +31,8 @@ pub(super) struct Play<S> {
     /// Media of a publish has begun.
     pub(super) begun: bool,
     pub(super) sink: S,
+    /// Of what its sink has made of the stream.
+    pub(super) reader: Option<Reader>,
     /// Whom to tell when it ends.
     pub(super) on_stop: Option<Box<hooks::Event>>,
     /// Held where it came in elsewhere.
@@ -94,6 +96,7 @@ impl<S: Sink> Play<S> {
             begun: false,
             sink,
             on_stop: None,
+            reader: None,
             seat: None,
         }
     }

@@ -116,7 +116,7 @@ impl<E: Endpoints> Shard<E> {
                     Outcome::Close(reason) => return Outcome::Close(reason),
                 }
             }
-            if !any && (input.is_empty() || input.len() == before) {
+            if !any && input.len() == before {
                 return Outcome::Continue;
             }
             messages += 1;
@@ -293,14 +293,12 @@ impl<E: Endpoints> Shard<E> {
         let Some(found) = self.relay.stream_mut(stream) else { return Outcome::Continue };
         let now_ms = self.shared.now_ms();
         let subscription = found.replica.subscribe().with_burst(sink.burst_ms());
-        if let Some(kind) = sink.rendition() {
-            found.replica.attach(kind);
-        }
+        let reader = sink.rendition().map(|kind| found.replica.attach(kind));
         found.replica.schedule.add(member(id, *play), found.replica.holds_from(&subscription, now_ms));
         sys::set_nodelay(connection.descriptor, vhost.tcp_nodelay);
         tracing::debug!(peer = %connection.named(), stream = %key, client = sink.client_type(), wrapping = sink.wrapping(), "play");
         let mut new = Play::new(*play, stream, subscription, sink);
-        (new.on_stop, new.seat) = (on_stop, seat);
+        (new.on_stop, new.seat, new.reader) = (on_stop, seat, reader);
         connection.plays.push(new);
         self.stats.players.add(1);
         let outcome = self.tell_session(id, connection, Word::Opened(*play));
@@ -325,8 +323,8 @@ impl<E: Endpoints> Shard<E> {
         self.tell(play.on_stop.take());
         if let Some(stream) = self.relay.stream_mut(play.stream) {
             stream.replica.schedule.remove(member(id, play.id));
-            if let Some(kind) = play.sink.rendition() {
-                stream.replica.detach(kind);
+            if play.reader.take().is_some() {
+                stream.replica.drop_unread();
             }
         }
         self.relay.note_idle(play.stream);

@@ -24,7 +24,7 @@ pub use headers::{HEADERS_BYTES_MAX, HEADERS_MAX, Headers};
 pub use log::{ENTRY_BYTES, Entry, LOG_BYTES_MAX, LOG_ENTRIES_MAX, Log};
 pub use mix::{MIX_BYTES_MAX, MIX_TAGS_MAX, Mix};
 pub use pace::{CEILING_MS, Pace, STEP_MS as PACE_STEP_MS};
-pub use rendition::{Kind, Piece, Render, Rendition};
+pub use rendition::{Kind, Piece, Reader, Render, Rendition};
 pub use replica::{KEYFRAME_WAIT_TAGS_MAX, Replica, Snapshot};
 pub use schedule::{GROUP_MEMBERS_MIN, PHASE_MS_MIN, PHASES_MAX, Schedule};
 pub use settings::Settings;

@@ -4,7 +4,7 @@
 
 use super::{Entry, Headers};
 use bytes::Bytes;
-use std::{collections::VecDeque, fmt};
+use std::{collections::VecDeque, fmt, rc::Rc};
 
 /// A way to render a stream.
 #[derive(Clone, Copy)]
@@ -51,15 +51,28 @@ pub struct Rendition {
     pieces: VecDeque<Piece>,
     /// Bytes that the pieces take.
     bytes: usize,
-    pub(super) readers: usize,
+    reader: Reader,
 }
+
+/// Kept by whoever reads a rendition; how many there are is counted even if one is lost in a panic.
+#[derive(Clone, Debug, Default)]
+pub struct Reader(Rc<()>);
 
 impl Rendition {
     /// Begins at an index of the log, with what stands before it.
     pub(super) fn new(kind: &'static Kind, first: u64, headers: &Headers) -> Self {
         let mut render = (kind.render)();
         render.begin(headers);
-        Self { kind, render, first, pieces: VecDeque::new(), bytes: 0, readers: 0 }
+        Self { kind, render, first, pieces: VecDeque::new(), bytes: 0, reader: Reader::default() }
+    }
+
+    /// For one who reads it.
+    pub(super) fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    pub(super) fn is_read(&self) -> bool {
+        Rc::strong_count(&self.reader.0) > 1
     }
 
     /// Whether it is of a kind.

@@ -1,7 +1,7 @@
 //! What is made of a stream's entries for readers of one kind.
 
 use super::Replica;
-use crate::media::{Headers, Kind, LOG_BYTES_MAX, Rendition};
+use crate::media::{Headers, Kind, LOG_BYTES_MAX, Reader, Rendition};
 
 impl Replica {
     /// What is made of the entries, if somebody reads it.
@@ -9,8 +9,9 @@ impl Replica {
         self.renditions.iter().find(|rendition| rendition.is(kind))
     }
 
-    /// One more reads a rendition, which is made from here on if nobody has. [`Self::detach`] is its end.
-    pub fn attach(&mut self, kind: &'static Kind) {
+    /// One more reads a rendition, which is made from here on if nobody has, for as long as somebody keeps a
+    /// [`Reader`] of it.
+    pub fn attach(&mut self, kind: &'static Kind) -> Reader {
         let known = self.renditions.iter().position(|rendition| rendition.is(kind));
         let at = known.unwrap_or_else(|| {
             let (first, headers) = self.joiners_start();
@@ -22,15 +23,12 @@ impl Replica {
             self.renditions.push(rendition);
             self.renditions.len() - 1
         });
-        self.renditions[at].readers += 1;
+        self.renditions[at].reader()
     }
 
-    /// One who read a rendition has gone.
-    pub fn detach(&mut self, kind: &Kind) {
-        for rendition in self.renditions.iter_mut().filter(|rendition| rendition.is(kind)) {
-            rendition.readers = rendition.readers.saturating_sub(1);
-        }
-        self.renditions.retain(|rendition| rendition.readers > 0);
+    /// Drops renditions that nobody reads any more.
+    pub fn drop_unread(&mut self) {
+        self.renditions.retain(Rendition::is_read);
     }
 
     /// The earliest place that one who comes now may start at, and what stands before it.

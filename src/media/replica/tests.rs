@@ -393,7 +393,7 @@ static SWOLLEN: Kind = Kind { name: "swollen", render: || Box::new(Swollen) };
 #[test]
 fn renditions_are_bounded() {
     let mut replica = Replica::new(Settings::DEFAULT, 0, 0);
-    replica.attach(&SWOLLEN);
+    let reader = replica.attach(&SWOLLEN);
     replica.begin(Snapshot::default());
     replica.schedule.add(1, 0);
     for time_ms in 0..200 {
@@ -403,6 +403,7 @@ fn renditions_are_bounded() {
     let (first, head) = (replica.log().first(), replica.log().head());
     assert!(rendition.bytes() <= LOG_BYTES_MAX && head - first > 60, "{first} {head}");
     assert!((first..head).all(|index| rendition.at(index).is_some()) && rendition.at(first - 1).is_none());
-    replica.detach(&SWOLLEN);
+    drop(reader);
+    replica.drop_unread();
     assert!(replica.rendition(&SWOLLEN).is_none());
 }
