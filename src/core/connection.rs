@@ -18,6 +18,9 @@ use std::{net::SocketAddr, os::fd::RawFd, task::Waker};
 
 /// Longest time between two looks at a connection, in ms: its rates want one.
 const LOOK_MS_MAX: u64 = 15_000;
+/// Connections are looked at on a grid of so many ms, so that many of them share a wake-up: a deadline, which is of
+/// seconds, comes so much later at most.
+const LOOK_GRID_MS: u64 = 100;
 
 #[derive(Debug)]
 pub(super) struct Connection<E: Endpoints> {
@@ -168,7 +171,8 @@ impl<E: Endpoints> Connection<E> {
     fn due_ms(&self, now_ms: u64) -> u64 {
         let deadline_ms = self.deadline().map(|(deadline_ms, _)| deadline_ms);
         let session_ms = self.session.deadline(self.is_busy());
-        deadline_ms.into_iter().chain(session_ms).min().unwrap_or(u64::MAX).min(now_ms + LOOK_MS_MAX)
+        let due_ms = deadline_ms.into_iter().chain(session_ms).min().unwrap_or(u64::MAX);
+        due_ms.min(now_ms + LOOK_MS_MAX).next_multiple_of(LOOK_GRID_MS)
     }
 }
 
