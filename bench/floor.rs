@@ -1,11 +1,13 @@
-//! The physical limit: a bare loop that sends one prebuilt buffer to as many sockets, with no protocol
-//! at all. What a server's CPU per GiB is compared with.
+//! The physical limit: a bare loop that sends one prebuilt buffer to as many sockets, copied or as pages of a file,
+//! with no protocol at all. What a server's CPU per GiB is compared with.
 
 use crate::process;
 use anyhow::Context;
+use corecast::sys::ImageFile;
 use std::{
     io::Write,
     net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
@@ -23,6 +25,9 @@ pub(crate) struct Arguments {
     /// Groups that are served one after the other within that time
     #[arg(long, default_value_t = 7)]
     phases: usize,
+    /// Send pages of a file in memory, written once per round, rather than copies
+    #[arg(long)]
+    sendfile: bool,
     /// How long, in seconds
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -39,6 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         sockets.push(socket?);
     }
     let buffer = vec![0x5A; arguments.bytes];
+    let mut file = arguments.sendfile.then(ImageFile::new).transpose()?;
     let phase = Duration::from_millis(arguments.every_ms) / u32::try_from(arguments.phases.max(1))?;
     let group = sockets.len().div_ceil(arguments.phases.max(1));
     let (cpu_before, started) = (process::cpu_seconds(std::process::id())?, Instant::now());
@@ -46,9 +52,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let mut rounds = 0;
     while started.elapsed() < Duration::from_secs(arguments.seconds) {
         let at = rounds % arguments.phases.max(1);
+        let place = file.as_mut().and_then(|file| file.put(&buffer));
         for socket in sockets.iter_mut().skip(at * group).take(group) {
-            socket.write_all(&buffer)?;
+            let by_file = file.as_mut().zip(place).map_or(0, |(file, place)| file.send(socket.as_raw_fd(), place));
+            socket.write_all(&buffer[by_file..])?;
             sent += buffer.len() as u64;
+        }
+        if let Some(file) = &mut file {
+            file.clear()?;
         }
         rounds += 1;
         std::thread::sleep((phase * u32::try_from(rounds)?).saturating_sub(started.elapsed()));

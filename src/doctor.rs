@@ -1,6 +1,6 @@
 //! `corecast doctor`: what this machine lacks for many players, each line with its fix.
 
-use corecast::sys::{BACKLOG, SEND_BUFFER_BYTES, SendRing, cores, has_ktls};
+use corecast::sys::{BACKLOG, ImageFile, SEND_BUFFER_BYTES, SendRing, cores, has_ktls, waits_on_nonblocking};
 use std::{fmt, fs};
 
 /// The oldest kernel that has every feature of io_uring that we use.
@@ -73,6 +73,7 @@ pub(crate) fn run(connections: u64, cpus: Option<&str>) -> bool {
         clock_source(),
         receive_queues(),
         kernel_tls(),
+        image_file(),
     ];
     findings.iter().for_each(|finding| println!("{finding}"));
     let count = |state| findings.iter().filter(|finding| finding.state == state).count();
@@ -90,6 +91,22 @@ fn kernel_tls() -> Finding {
         "the kernel has no TLS: players of RTMPS and HTTPS cost this process about 1.7 times the CPU of plain ones",
         "modprobe tls, or a kernel with CONFIG_TLS",
     )
+}
+
+/// What many players share can go as pages of a file.
+fn image_file() -> Finding {
+    if !waits_on_nonblocking() {
+        return Finding::poor(
+            "io_uring's sends do not wait on nonblocking sockets: no send_path sendfile",
+            "a newer kernel",
+        );
+    }
+    match ImageFile::new() {
+        Ok(_) => Finding::good("send_path sendfile: possible"),
+        Err(error) => {
+            Finding::poor(format!("no file in memory ({error}): no send_path sendfile"), "memfd_create, allowed")
+        }
+    }
 }
 
 fn kernel() -> Finding {

@@ -203,6 +203,8 @@ known! {
             "Most connections, of all protocols, over all cores.";
         "chunk_size" Number("bytes", 128..=65_536), "60000", NextConnection,
             "Bytes per RTMP chunk sent.";
+        "send_path" Word(&["copy", "sendfile"]), "copy", Now,
+            "Ours: how what many players share goes to the kernel from 16 KiB on: copied, or as pages of a file in memory. Which costs less is the machine's: on loopback of an EPYC, copying.";
         "srs_log_tank" Word(&["console", "file"]), "console", Restart,
             "Where the log goes: console is standard error. SRS's default is file.";
         "srs_log_level" Word(&["verbose", "info", "trace", "warn", "error"]), "trace", Restart,

@@ -1,8 +1,8 @@
 //! Directives → sections. Every fault of a configuration is found at once.
 
 use super::{
-    Config, DEFAULT_VHOST, Descriptors, Forward, Listen, Log, LogLevel, Play, Publish, Rtmps, Service, Stop, Takeover,
-    TimeJitter, Vhost,
+    Config, DEFAULT_VHOST, Descriptors, Forward, Listen, Log, LogLevel, Play, Publish, Rtmps, SendPath, Service, Stop,
+    Takeover, TimeJitter, Vhost,
     directives::Block,
     explain::{Line, quoted},
     faults::{Fault, nearest},
@@ -22,6 +22,8 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
     let mut top = Section::new(Block::Top, directives, loader);
     let listen = top.listen(Service::Rtmp, false, Ipv4Addr::UNSPECIFIED);
     let (max_connections, max_word) = top.number_at("max_connections");
+    let by_file = top.choice("send_path").0 == "sendfile";
+    let send_path = if by_file { SendPath::Sendfile } else { SendPath::Copy };
     let chunk_size = top.number_at("chunk_size");
     let log = load_log(&mut top);
     let stop = Stop {
@@ -76,7 +78,7 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
         vhosts.push(Arc::new(load_vhost(loader, DEFAULT_VHOST, Vec::new(), chunk_size)));
     }
     let listen = listen.into_iter().map(|(listen, _)| listen).collect();
-    Config { listen, max_connections, rtmps, http, api, exporter, vhosts, log, stop, pid, server_id }
+    Config { listen, max_connections, send_path, rtmps, http, api, exporter, vhosts, log, stop, pid, server_id }
 }
 
 fn load_log(top: &mut Section<'_>) -> Log {

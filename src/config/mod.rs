@@ -47,6 +47,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Most connections over all shards. SRS: `max_connections`.
     pub max_connections: u32,
+    /// How what many players share is handed to the kernel. Ours: `send_path`.
+    pub send_path: SendPath,
     /// RTMP over TLS.
     pub rtmps: Rtmps,
     /// Live streams and the page by HTTP.
@@ -203,6 +205,15 @@ pub enum Takeover {
     Reject,
     /// It takes the stream over, and its players; the other one is disconnected.
     Replace,
+}
+
+/// How what many players share is handed to the kernel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SendPath {
+    /// Copied.
+    Copy,
+    /// As pages of a file in memory where it is large enough, copied otherwise.
+    Sendfile,
 }
 
 /// How times are corrected.

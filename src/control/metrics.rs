@@ -117,7 +117,7 @@ fn write_shards(text: &mut Text, seen: &Seen<'_>) {
         ("corecast_send_bytes_total", "Bytes sent.", |stats| stats.bytes_sent.value()),
         ("corecast_receive_bytes_total", "Bytes received.", |stats| stats.bytes_received.value()),
         ("corecast_sends_total", "Sends handed to the send ring.", |stats| stats.sends.value()),
-        ("corecast_send_syscalls_total", "System calls of the send ring.", |stats| stats.send_syscalls.value()),
+        ("corecast_send_syscalls_total", "System calls that send.", |stats| stats.send_syscalls.value()),
         ("corecast_tags_sent_total", "Tags handed to the kernel for players.", |stats| stats.tags_sent.value()),
         ("corecast_tags_received_total", "Tags received from publishers.", |stats| stats.tags_received.value()),
         ("corecast_tags_relayed_total", "Tags sent to other shards.", |stats| stats.tags_relayed.value()),

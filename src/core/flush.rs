@@ -13,7 +13,7 @@ use super::{
 use crate::{
     mesh::relay::StreamId,
     proto::Write,
-    sys::{self, Ended, Gather, SendBuf},
+    sys::{self, Ended, Gather, Place, SendBuf},
     tls,
 };
 use smallvec::SmallVec;
@@ -114,14 +114,24 @@ impl<E: Endpoints> Shard<E> {
         }
         let Some(mut connection) = place.take() else { return };
         self.leave_tls_to_the_kernel(&mut connection);
-        let mut buf = self.gather(id, &mut connection, turn);
+        let (mut buf, mut place) = self.gather(id, &mut connection, turn).unzip();
         if let Some(tls) = &mut connection.tls {
-            buf = Some(wrap(tls, buf));
+            (buf, place) = (Some(wrap(tls, buf)), None);
         }
-        if let Some(buf) = buf.filter(|buf| !buf.is_empty()) {
+        if let Some(mut buf) = buf.filter(|buf| !buf.is_empty()) {
             connection.send_started_ms = self.shared.now_ms();
             self.stats.sends.add(1);
             let (token, descriptor) = (connection.token(id), connection.descriptor);
+            if let (Some(Some(place)), SendBuf::Shared(bytes, from), None) = (place, &mut buf, connection.ktls_bytes) {
+                *from = self.images.send(descriptor, place);
+                let (sent, whole) = (*from as u64, *from == bytes.len());
+                self.stats.bytes_sent.add(sent);
+                if whole {
+                    self.put_back(id, connection);
+                    return self.send_ended(token, true, sent);
+                }
+                connection.sent_bytes += sent;
+            }
             let key = match &mut connection.ktls_bytes {
                 None => self.ring.push(token, descriptor, buf),
                 Some(bytes) => {
@@ -160,17 +170,17 @@ impl<E: Endpoints> Shard<E> {
         }
     }
 
-    fn gather(&mut self, id: usize, connection: &mut Connection<E>, turn: Turn) -> Option<SendBuf> {
+    fn gather(&mut self, id: usize, connection: &mut Connection<E>, turn: Turn) -> Option<(SendBuf, Option<Place>)> {
         let now_ms = self.shared.now_ms();
         self.announce_plays(connection);
         let own = connection.session.take_output();
         if connection.leaving.is_some() {
             // Its last words, and no more of what it plays.
-            return Some(SendBuf::Gather(Box::new(Gather::new(own))));
+            return Some((SendBuf::Gather(Box::new(Gather::new(own))), None));
         }
         if let ([play], Turn::Due { share: true }, true) = (&mut connection.plays[..], turn, own.is_empty()) {
             let replica = &self.relay.stream(play.stream)?.replica;
-            if let Some((bytes, tags)) = play.take_image(replica, &mut self.images, now_ms) {
+            if let Some(((bytes, place), tags)) = play.take_image(replica, &mut self.images, now_ms) {
                 self.stats.tags_sent.add(tags);
                 let age_ms = play.age_ms(replica, now_ms, tags);
                 let sent = bytes.len() as u64;
@@ -179,7 +189,7 @@ impl<E: Endpoints> Shard<E> {
                 connection.flush_again = more || !replica.is_live();
                 let stream = play.stream;
                 self.note_sent(stream, sent, 0, age_ms);
-                return Some(SendBuf::Shared(bytes));
+                return Some((SendBuf::Shared(bytes, 0), place));
             }
         }
         let mut out = Gather::new(own);
@@ -252,7 +262,7 @@ impl<E: Endpoints> Shard<E> {
         }
         self.tell_who_waits(connection);
         self.drain_session(id, connection, &mut out);
-        Some(SendBuf::Gather(Box::new(out)))
+        Some((SendBuf::Gather(Box::new(out)), None))
     }
 
     /// Tells players that they play whose streams' homes know of them: nothing that comes after that is missed.
@@ -321,7 +331,8 @@ impl<E: Endpoints> Shard<E> {
             }
         }
         self.ended = ended;
-        self.stats.send_syscalls.set(self.ring.syscalls());
+        self.file_syscalls += self.images.take_syscalls();
+        self.stats.send_syscalls.set(self.ring.syscalls() + self.file_syscalls);
     }
 
     pub(super) fn send_ended(&mut self, token: u64, whole: bool, bytes: u64) {
@@ -385,7 +396,7 @@ impl<E: Endpoints> Shard<E> {
 fn wrap(tls: &mut tls::Session, buf: Option<SendBuf>) -> SendBuf {
     let wire = match &buf {
         None => tls.take_output(),
-        Some(SendBuf::Shared(bytes)) => tls.wrap(&[IoSlice::new(bytes)]),
+        Some(SendBuf::Shared(bytes, from)) => tls.wrap(&[IoSlice::new(&bytes[*from..])]),
         Some(SendBuf::Own(bytes)) => tls.wrap(&[IoSlice::new(bytes)]),
         // Not on a connection.
         Some(SendBuf::Datagrams(_)) => Vec::new(),

@@ -14,6 +14,7 @@ mod budget;
 mod connection;
 mod control;
 mod flush;
+mod images;
 mod load;
 mod messages;
 mod moving;
@@ -48,9 +49,9 @@ use crate::{
 };
 use budget::Budget;
 use connection::Connection;
+use images::Images;
 use load::Load;
 use messages::Publisher;
-use play::Image;
 use port::{CloseReason, Endpoints, Id, Session};
 use slab::Slab;
 use std::{
@@ -104,7 +105,9 @@ pub(crate) struct Shard<E: Endpoints> {
     connections: Slab<Option<Box<Connection<E>>>>,
     serial: u32,
     publish_serial: u64,
-    images: Vec<Image>,
+    images: Images,
+    /// System calls of sends from their file.
+    file_syscalls: u64,
     changed: Vec<StreamId>,
     ended: Vec<Ended>,
     /// Connections that may have more to send, their last send having ended.
@@ -125,6 +128,7 @@ impl<E: Endpoints> Shard<E> {
         mesh: Mesh<Message<ShardMessage<E>>>,
         stats: Arc<ShardStats>,
     ) -> io::Result<Self> {
+        let images = Images::new(shared.config().send_path);
         Ok(Self {
             shared,
             relay: Relay::new(mesh, Arc::clone(&stats)),
@@ -133,7 +137,8 @@ impl<E: Endpoints> Shard<E> {
             connections: Slab::new(),
             serial: 0,
             publish_serial: 0,
-            images: Vec::new(),
+            images,
+            file_syscalls: 0,
             changed: Vec::new(),
             ended: Vec::new(),
             refills: VecDeque::new(),
@@ -268,6 +273,7 @@ impl<E: Endpoints> Shard<E> {
         self.step_load(now_ms);
         self.go_on_answering();
         if now_ms >= self.housekeeping_ms {
+            self.images.set_path(self.shared.config().send_path);
             self.relay.look_over(now_ms);
             self.housekeeping_ms = self.kick_unseen(now_ms).min(now_ms + HOUSEKEEPING_MS);
         }

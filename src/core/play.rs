@@ -1,6 +1,9 @@
 //! A player: a subscription, and the sink that puts what it gets on a wire.
 
-use super::port::{Frame, Id, ImageKey, Sink, Start};
+use super::{
+    images::{Images, Share},
+    port::{Frame, Id, Sink, Start},
+};
 use crate::{
     control::hooks,
     media::{Entry, Headers, Reader, Rendition, Replica, Step, Subscription},
@@ -8,15 +11,13 @@ use crate::{
     sys::Gather,
 };
 use bytes::Bytes;
-use std::{ops::Range, rc::Rc};
+use std::ops::Range;
 
 /// Most bytes of one send. Beyond 110 KB a send's cost per byte hardly falls; a joiner's GOP goes in
 /// several.
 const SEND_BYTES_MAX: usize = 256 << 10;
 /// Most entries of one send, so that an iovec list stays within the kernel's 1024.
 const SEND_ENTRIES_MAX: u64 = 300;
-/// Most images of one flush: players who began at different places may share none.
-const IMAGES_MAX: usize = 8;
 
 /// What plays on a connection.
 #[derive(Debug)]
@@ -72,19 +73,6 @@ pub(super) enum Told {
     Finished,
 }
 
-/// A shared image of entries, for the members of one flush that stand at the same place.
-#[derive(Debug)]
-pub(super) struct Image {
-    stream: StreamId,
-    key: ImageKey,
-    range: Range<u64>,
-    /// The log's end when it was made.
-    head: u64,
-    newest_ms: i64,
-    kinds: [bool; 3],
-    bytes: Rc<Vec<u8>>,
-}
-
 impl<S: Sink> Play<S> {
     pub(super) fn new(id: Id, stream: StreamId, subscription: Subscription, sink: S) -> Self {
         Self {
@@ -103,31 +91,24 @@ impl<S: Sink> Play<S> {
 
     /// Takes the shared image of what comes next, if there is one to take: from `images`, or a new
     /// one. Returns it with the number of tags.
-    pub(super) fn take_image(
-        &mut self,
-        replica: &Replica,
-        images: &mut Vec<Image>,
-        now_ms: u64,
-    ) -> Option<(Rc<Vec<u8>>, u64)> {
+    pub(super) fn take_image(&mut self, replica: &Replica, images: &mut Images, now_ms: u64) -> Option<(Share, u64)> {
         if self.paused || !self.announced || !self.subscription.is_following() {
             return None;
         }
         let key = self.sink.share(&self.subscription)?;
         let head = replica.log().head();
         let next = self.subscription.next();
-        let fits = |image: &&Image| {
-            image.stream == self.stream && image.range.start == next && image.head == head && image.key == key
-        };
-        if let Some(image) = images.iter().find(fits) {
+        if let Some(at) = images.find(self.stream, next, head, key) {
+            let image = images.get(at);
             if self.sink.is_fresh(image.kinds) {
                 return None;
             }
             // Its range was found by a member at the same place, under the same limits.
             let tags = image.range.end - next;
             self.subscription.advance(image.range.end, image.newest_ms);
-            return Some((Rc::clone(&image.bytes), tags));
+            return Some((images.share(at), tags));
         }
-        if images.len() >= IMAGES_MAX {
+        if images.is_full() {
             return None;
         }
         // Anything but plain entries (a start, a skip, an end) goes the long way.
@@ -154,9 +135,7 @@ impl<S: Sink> Play<S> {
         let tags = range.end - range.start;
         self.subscription = trial;
         self.subscription.advance(range.end, newest_ms);
-        let bytes = Rc::new(bytes);
-        images.push(Image { stream: self.stream, key, range, head, newest_ms, kinds, bytes: Rc::clone(&bytes) });
-        Some((bytes, tags))
+        Some((images.add(self.stream, key, (range, head), (newest_ms, kinds), bytes), tags))
     }
 
     /// Age of the oldest of the last `tags` that it took, in ms since that came and it was there to get it.

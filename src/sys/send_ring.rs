@@ -2,8 +2,8 @@
 //!
 //! glommio 0.9 cannot send vectored on TCP, nor many sockets with one system call. Here one
 //! `io_uring_enter` carries up to 256 sends. Invariants:
-//! * One send in flight per TCP socket (the caller's duty), in blocking mode with MSG_WAITALL: a message
-//!   is sent whole or the connection is over. A short result is the end.
+//! * One send in flight per TCP socket (the caller's duty), with MSG_WAITALL: a message is sent whole or the
+//!   connection is over, and the kernel waits for room by itself, on a nonblocking socket too. A short result is the end.
 //! * Buffers live in `ops` until their completion, whatever becomes of the socket.
 //! * A socket that ends with a send in flight is given to that send ([`SendRing::bury`]): what the kernel has
 //!   not taken yet names it by a number that could be another connection's next.
@@ -38,8 +38,8 @@ const COPY_BYTES_MAX: usize = 512;
 /// What is sent.
 #[derive(Debug)]
 pub enum SendBuf {
-    /// One contiguous image, shared by many players.
-    Shared(Rc<Vec<u8>>),
+    /// One contiguous image, shared by many players, from a place on: what is before it has gone another way.
+    Shared(Rc<Vec<u8>>, usize),
     /// One player's own list.
     Gather(Box<Gather>),
     /// One player's own bytes: encrypted ones.
@@ -52,7 +52,7 @@ impl SendBuf {
     /// Bytes to send.
     pub fn len(&self) -> usize {
         match self {
-            Self::Shared(bytes) => bytes.len(),
+            Self::Shared(bytes, from) => bytes.len() - from,
             Self::Gather(gather) => gather.bytes,
             Self::Own(bytes) => bytes.len(),
             Self::Datagrams(datagrams) => datagrams.len(),
@@ -260,7 +260,7 @@ impl SendRing {
             opcode::Send::new(Fd(descriptor), bytes.as_ptr(), len).flags(flags).build()
         };
         let entry = match &mut self.ops[key].buf {
-            SendBuf::Shared(bytes) => send(bytes),
+            SendBuf::Shared(bytes, from) => send(&bytes[*from..]),
             SendBuf::Own(bytes) => {
                 self.own_bytes += bytes.len();
                 send(bytes)
@@ -285,7 +285,7 @@ impl SendRing {
         let buf = match buf {
             // What goes in pieces is not a list of them.
             SendBuf::Gather(gather) => SendBuf::Own(gather.to_vec()),
-            whole @ (SendBuf::Shared(_) | SendBuf::Own(_) | SendBuf::Datagrams(_)) => whole,
+            whole @ (SendBuf::Shared(..) | SendBuf::Own(_) | SendBuf::Datagrams(_)) => whole,
         };
         let key = self.ops.insert(Op { token, descriptor, buf, sent: Some(0), buried: None });
         self.queue_rest(key);
@@ -312,7 +312,7 @@ impl SendRing {
     fn queue_rest(&mut self, key: usize) {
         let Some(Op { buf, sent: Some(sent), descriptor, .. }) = self.ops.get(key) else { return };
         let bytes = match buf {
-            SendBuf::Shared(bytes) => &bytes[*sent..],
+            SendBuf::Shared(bytes, from) => &bytes[from + *sent..],
             SendBuf::Own(bytes) => &bytes[*sent..],
             SendBuf::Gather(_) | SendBuf::Datagrams(_) => return,
         };

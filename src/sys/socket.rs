@@ -1,5 +1,6 @@
 //! Connected sockets, and the process's descriptor limit.
 
+use super::waiting::waits_on_nonblocking;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use socket2::Socket;
@@ -25,8 +26,8 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Prepares a fresh connection: bounded send buffer, blocking mode for the send ring, no delay
-    /// while commands go to and fro.
+    /// Prepares a fresh connection: bounded send buffer, no waiting but in the send ring, no delay while commands go
+    /// to and fro.
     ///
     /// # Errors
     /// A peer that is gone already.
@@ -34,7 +35,7 @@ impl Receiver {
         let peer = stream.peer_addr().map_err(io::Error::from)?;
         let receiver = Self { stream, peer };
         let socket = receiver.socket();
-        socket.set_nonblocking(false)?;
+        socket.set_nonblocking(waits_on_nonblocking())?;
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         socket.set_tcp_nodelay(true)?;
         Ok(receiver)

@@ -2,7 +2,7 @@
 
 use crate::{
     live::Live,
-    media::{Running, avc_aac, bounded, have, publish_on},
+    media::{avc_aac, have, publish_on},
     peer::Peer,
     server::{Server, eventually},
     web::{Web, config, get, request, tool},

@@ -36,6 +36,7 @@ mod publish;
 mod relay;
 mod reload;
 mod rtmps;
+mod send_path;
 mod server;
 mod stop;
 mod time;
