@@ -21,10 +21,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["proto", "tls"]),
     ("media", &["proto"]),
     ("mesh", &["media", "proto", "stats"]),
-    ("control", &["proto", "sys", "config", "tls", "stats"]),
-    ("core", &["control", "mesh", "media", "proto", "sys", "config", "tls", "stats"]),
+    ("programs", &["config", "sys"]),
+    ("control", &["programs", "proto", "sys", "config", "tls", "stats"]),
+    ("core", &["programs", "control", "mesh", "media", "proto", "sys", "config", "tls", "stats"]),
     ("endpoint", &["core", "media", "proto", "config"]),
-    ("glue", &["endpoint", "core", "control", "mesh", "sys", "config", "stats"]),
+    ("glue", &["endpoint", "core", "control", "programs", "mesh", "sys", "config", "stats"]),
 ];
 /// Of the shard, endpoints know its words alone.
 const PORT: &str = "core::port::";

@@ -22,6 +22,11 @@ pub(super) enum Block {
     HttpRemux,
     HttpHooks,
     Forward,
+    Exec,
+    Transcode,
+    Ingest,
+    IngestInput,
+    Engine,
     Security,
     SignedUrl,
 }
@@ -47,6 +52,11 @@ impl Block {
             Self::HttpRemux => ("http_remux", "SRS_VHOST_HTTP_REMUX_"),
             Self::HttpHooks => ("http_hooks", "SRS_VHOST_HTTP_HOOKS_"),
             Self::Forward => ("forward", "SRS_VHOST_FORWARD_"),
+            Self::Exec => ("exec", "SRS_VHOST_EXEC_"),
+            Self::Transcode => ("transcode", "SRS_VHOST_TRANSCODE_"),
+            Self::Ingest => ("ingest", "SRS_VHOST_INGEST_"),
+            Self::IngestInput => ("input", "SRS_VHOST_INGEST_INPUT_"),
+            Self::Engine => ("engine", "SRS_VHOST_TRANSCODE_ENGINE_"),
             Self::Security => ("security", "SRS_VHOST_SECURITY_"),
             Self::SignedUrl => ("signed_url", "SRS_VHOST_SIGNED_URL_"),
         }
@@ -91,6 +101,10 @@ pub(super) enum Values {
     Destinations,
     /// Whom `allow` or `deny` means; the directive may stand often.
     Rules,
+    /// A program and its arguments; the directive may stand often.
+    Command,
+    /// A block of another program's options.
+    Options,
 }
 
 impl Values {
@@ -114,6 +128,8 @@ impl Values {
                 "one or several host[:port] of RTMP servers, for RTMPS (ours) rtmps://host[:port]".to_owned()
             }
             Self::Urls => "one or several http:// or https:// URLs".to_owned(),
+            Self::Command => "a program and its arguments; there is no shell".to_owned(),
+            Self::Options => "a block of ffmpeg's options, such as `{ re; rtsp_transport tcp; }`".to_owned(),
             Self::Rules => {
                 "`publish` or `play`, and `all`, an address, or a network such as 10.0.0.0/8; several".to_owned()
             }
@@ -157,7 +173,7 @@ impl Known {
     /// The variables that override it, in SRS's spelling.
     pub(super) fn variables(&self) -> Vec<String> {
         let upper = self.name.to_uppercase();
-        if self.values == Rules {
+        if matches!(self.values, Rules | Command | Options) {
             return Vec::new();
         }
         if self.block == Block::Rtmp {
@@ -192,7 +208,8 @@ macro_rules! known {
 }
 
 use Values::{
-    Addresses, Decimal, Destinations, Flag, Mounts, Number, NumberOrAuto, Path, Rules, Secret, Text, Urls, Word,
+    Addresses, Command, Decimal, Destinations, Flag, Mounts, Number, NumberOrAuto, Options, Path, Rules, Secret, Text,
+    Urls, Word,
 };
 
 known! {
@@ -203,6 +220,10 @@ known! {
             "Most connections, of all protocols, over all cores.";
         "chunk_size" Number("bytes", 128..=65_536), "60000", NextConnection,
             "Bytes per RTMP chunk sent.";
+        "programs_max" Number("processes", 0..=10_000), "64", Now,
+            "Ours: most processes of exec, transcode and ingest at once.";
+        "ff_log_dir" Path, "./objs", Now, "Where the output of ffmpeg goes: a file per process. /dev/null keeps none.";
+        "ff_log_level" Text("info"), "info", Now, "ffmpeg's -loglevel, of ingests.";
         "send_path" Word(&["copy", "sendfile"]), "copy", Now,
             "Ours: how what many players share goes to the kernel from 16 KiB on: copied, or as pages of a file in memory. Which costs less is the machine's: on loopback of an EPYC, copying.";
         "srs_log_tank" Word(&["console", "file"]), "console", Restart,
@@ -358,6 +379,46 @@ known! {
             "Where to: the same app, stream and query there. rtmps://host[:port] (ours) is RTMPS.";
         "backend" Urls, "", NextPublish,
             "One URL that is asked where to, instead: POST with JSON, action on_forward; it answers {\"code\":0,\"data\":{\"urls\":[\"rtmp://host/app/stream\"]}}.";
+    }
+    Exec {
+        "enabled" Flag, "off", NextPublish, "Whether programs run as long as there is a publish.";
+        "publish" Command, "", NextPublish,
+            "What runs, with [vhost], [port], [app], [stream], [tcUrl], [swfUrl], [pageUrl] and [url] filled in, and its output where `>FILE`, `2>FILE` or `2>&1` say. Started again when it ends, ended with the publish.";
+    }
+    Transcode {
+        "enabled" Flag, "off", NextPublish, "Whether ffmpeg runs for every publish of the vhost, or of the app or app/stream that the block is named after.";
+        "ffmpeg" Path, "ffmpeg", NextPublish, "The program.";
+    }
+    Engine {
+        "enabled" Flag, "off", NextPublish, "Whether it counts. An ingest's that does not copies.";
+        "perfile" Options, "", NextPublish, "ffmpeg's options before the input.";
+        "iformat" Text("flv"), "flv", NextPublish, "The input's format, where that is RTMP; off says none.";
+        "vfilter" Options, "", NextPublish, "ffmpeg's options behind the input.";
+        "vcodec" Text("libx264"), "", NextPublish, "The video encoder; copy, or vn for no video.";
+        "vbitrate" Number("kbit/s", 0..=1_000_000), "0", NextPublish, "The video's rate; 0 leaves it to the encoder.";
+        "vfps" Decimal("pictures a second", 0..=1000), "0", NextPublish, "The video's rate of pictures; 0 leaves it.";
+        "vwidth" Number("pixels", 0..=65_536), "0", NextPublish, "The video's width; 0 leaves it.";
+        "vheight" Number("pixels", 0..=65_536), "0", NextPublish, "The video's height; 0 leaves it.";
+        "vthreads" Number("threads", 0..=1024), "0", NextPublish, "Of the encoder; 0 leaves it to ffmpeg.";
+        "vprofile" Text("main"), "", NextPublish, "ffmpeg's -profile:v.";
+        "vpreset" Text("medium"), "", NextPublish, "ffmpeg's -preset.";
+        "vparams" Options, "", NextPublish, "More options of the video encoder.";
+        "acodec" Text("aac"), "", NextPublish, "The audio encoder; copy, or an for no audio.";
+        "abitrate" Number("kbit/s", 0..=100_000), "0", NextPublish, "The audio's rate; 0 leaves it to the encoder.";
+        "asample_rate" Number("Hz", 0..=768_000), "0", NextPublish, "The audio's sample rate; 0 leaves it.";
+        "achannels" Number("channels", 0..=2), "0", NextPublish, "The audio's channels; 0 leaves them.";
+        "aparams" Options, "", NextPublish, "More options of the audio encoder.";
+        "oformat" Text("flv"), "flv", NextPublish, "The output's format; off says none.";
+        "output" Text("rtmp://127.0.0.1:[port]/[app]/[stream]_[engine]?vhost=[vhost]"), "", NextPublish,
+            "Where to, with [vhost], [port], [app], [stream], [param] and [engine] filled in.";
+    }
+    Ingest {
+        "enabled" Flag, "off", Now, "Whether ffmpeg publishes something here as long as the server runs.";
+        "ffmpeg" Path, "ffmpeg", Now, "The program.";
+    }
+    IngestInput {
+        "type" Word(&["file", "stream"]), "file", Now, "What the url is of.";
+        "url" Text("./doc/source.flv"), "", Now, "What ffmpeg reads.";
     }
     Security {
         "enabled" Flag, "off", NextConnection,

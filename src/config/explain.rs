@@ -134,7 +134,9 @@ fn shown(known: &Known, text: &str) -> String {
         | Values::Mounts
         | Values::Word(_)
         | Values::Path
-        | Values::Text(_) => quoted(text),
+        | Values::Text(_)
+        | Values::Command
+        | Values::Options => quoted(text),
     }
 }
 
@@ -153,37 +155,48 @@ pub fn full() -> String {
          # `include FILE...;` stands anywhere and takes patterns, such as vhosts/*.conf.\n",
     );
     describe(&mut out, Block::Top, 0);
-    let tops: [(Block, &[Block]); 5] = [
+    let tops: [(Block, &[Inner]); 5] = [
         (Block::Rtmp, &[]),
         (Block::Rtmps, &[]),
-        (Block::HttpServer, &[Block::HttpServerHttps]),
-        (Block::HttpApi, &[Block::HttpApiRaw, Block::HttpApiAuth, Block::HttpApiHttps]),
+        (Block::HttpServer, &[(Block::HttpServerHttps, &[])]),
+        (Block::HttpApi, &[(Block::HttpApiRaw, &[]), (Block::HttpApiAuth, &[]), (Block::HttpApiHttps, &[])]),
         (Block::Exporter, &[]),
     ];
     for (block, inner) in tops {
         describe_blocks(&mut out, block, block.name(), inner);
     }
     out.push_str("\n# One per host name; __defaultVhost__ answers for every other one.");
-    let inner = [
-        Block::Publish,
-        Block::Play,
-        Block::Forward,
-        Block::HttpRemux,
-        Block::HttpHooks,
-        Block::Security,
-        Block::SignedUrl,
+    let inner: [Inner; 10] = [
+        (Block::Publish, &[]),
+        (Block::Play, &[]),
+        (Block::Forward, &[]),
+        (Block::Exec, &[]),
+        (Block::Transcode, &[Block::Engine]),
+        (Block::Ingest, &[Block::IngestInput]),
+        (Block::HttpRemux, &[]),
+        (Block::HttpHooks, &[]),
+        (Block::Security, &[]),
+        (Block::SignedUrl, &[]),
     ];
     describe_blocks(&mut out, Block::Vhost, "vhost __defaultVhost__", &inner);
     out
 }
 
+/// A block inside another one, and what is inside it.
+type Inner = (Block, &'static [Block]);
+
 /// A block at the top level with those inside it.
-fn describe_blocks(out: &mut String, block: Block, head: &str, inner: &[Block]) {
+fn describe_blocks(out: &mut String, block: Block, head: &str, inner: &[Inner]) {
     open(out, head, 0);
     describe(out, block, 1);
-    for block in inner {
+    for (block, inner) in inner {
         open(out, block.name(), 1);
         describe(out, *block, 2);
+        for block in *inner {
+            open(out, block.name(), 2);
+            describe(out, *block, 3);
+            out.push_str("        }\n");
+        }
         out.push_str("    }\n");
     }
     out.push_str("}\n");
@@ -217,6 +230,8 @@ fn describe(out: &mut String, block: Block, depth: usize) {
             ("", Values::Text(example) | Values::Secret(example), _) => ("# ", *example),
             ("", Values::Urls, _) => ("# ", "http://127.0.0.1:8085/api/v1/hooks"),
             ("", Values::Rules, _) => ("# ", "play 10.0.0.0/8"),
+            ("", Values::Command, _) => ("# ", "ffmpeg -f flv -i [url] -c copy -y ./[stream].flv >./[stream].log 2>&1"),
+            ("", Values::Options, _) => ("# ", "{ NAME VALUE; }"),
             ("", _, _) => ("# ", "1935 [::]:1935"),
             // What depends on other directives stands as a comment.
             (default, _, Block::Rtmp) => ("# ", default),

@@ -1,12 +1,13 @@
 //! Directives → sections. Every fault of a configuration is found at once.
 
 use super::{
-    Config, DEFAULT_VHOST, Descriptors, Forward, Listen, Log, LogLevel, Play, Publish, Rtmps, SendPath, Service, Stop,
-    Takeover, TimeJitter, Vhost,
+    Config, DEFAULT_VHOST, Descriptors, Forward, Listen, Log, LogLevel, Play, ProgramLimits, Publish, Rtmps, SendPath,
+    Service, Stop, Takeover, TimeJitter, Vhost,
     directives::Block,
     explain::{Line, quoted},
     faults::{Fault, nearest},
     place::Word,
+    programs,
     section::{Loader, Section},
     syntax::Directive,
 };
@@ -22,6 +23,11 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
     let mut top = Section::new(Block::Top, directives, loader);
     let listen = top.listen(Service::Rtmp, false, Ipv4Addr::UNSPECIFIED);
     let (max_connections, max_word) = top.number_at("max_connections");
+    let programs = ProgramLimits {
+        count_max: top.number("programs_max"),
+        log_dir: Some(top.path("ff_log_dir").0).filter(|path| path != "/dev/null").map(PathBuf::from),
+        log_level: top.text("ff_log_level").0,
+    };
     let by_file = top.choice("send_path").0 == "sendfile";
     let send_path = if by_file { SendPath::Sendfile } else { SendPath::Copy };
     let chunk_size = top.number_at("chunk_size");
@@ -78,7 +84,21 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
         vhosts.push(Arc::new(load_vhost(loader, DEFAULT_VHOST, Vec::new(), chunk_size)));
     }
     let listen = listen.into_iter().map(|(listen, _)| listen).collect();
-    Config { listen, max_connections, send_path, rtmps, http, api, exporter, vhosts, log, stop, pid, server_id }
+    Config {
+        listen,
+        max_connections,
+        send_path,
+        programs,
+        rtmps,
+        http,
+        api,
+        exporter,
+        vhosts,
+        log,
+        stop,
+        pid,
+        server_id,
+    }
 }
 
 fn load_log(top: &mut Section<'_>) -> Log {
@@ -222,6 +242,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     let play = section.block("play").unwrap_or_default();
     let forward = section.block("forward").unwrap_or_default();
     let http = http::VhostBlocks::take(&mut section);
+    let programs = programs::Blocks::take(&mut section);
     section.finish();
     let forward = Forward::load(Section::new(Block::Forward, forward, loader));
     loader.explained.push(Line::Open("publish".to_owned()));
@@ -231,6 +252,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     let play = load_play(Section::new(Block::Play, play, loader), min_latency);
     loader.explained.push(Line::Close);
     let (http_remux, hooks, security, signed_url) = http.load(loader);
+    let programs = Arc::new(programs.load(loader));
     loader.explained.push(Line::Close);
     Vhost {
         name: name.to_owned(),
@@ -243,6 +265,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
         publish,
         play,
         forward,
+        programs,
         http_remux,
         hooks,
         security,

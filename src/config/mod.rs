@@ -13,6 +13,7 @@ mod load;
 mod mount;
 mod old;
 mod place;
+mod programs;
 mod section;
 mod source;
 mod srs;
@@ -22,6 +23,7 @@ pub use explain::{Change, Explanation, full};
 pub use faults::{Fault, Faults};
 pub use forward::{Destination, Forward};
 pub use http::{Action, Auth, Exporter, Hooks, HttpApi, HttpRemux, HttpServer, Rule, Security, SignedUrl};
+pub use programs::{Engine, Ingest, Programs, Transcode};
 
 use crate::tls;
 use directives::KNOWN;
@@ -49,6 +51,8 @@ pub struct Config {
     pub max_connections: u32,
     /// How what many players share is handed to the kernel. Ours: `send_path`.
     pub send_path: SendPath,
+    /// How programs run beside streams.
+    pub programs: ProgramLimits,
     /// RTMP over TLS.
     pub rtmps: Rtmps,
     /// Live streams and the page by HTTP.
@@ -169,6 +173,8 @@ pub struct Vhost {
     pub play: Play,
     /// Where its publishes are pushed on to.
     pub forward: Forward,
+    /// Programs that run beside its streams.
+    pub programs: Arc<Programs>,
     /// HTTP-FLV and WebSocket-FLV.
     pub http_remux: HttpRemux,
     /// Who is asked and told of what happens.
@@ -205,6 +211,17 @@ pub enum Takeover {
     Reject,
     /// It takes the stream over, and its players; the other one is disconnected.
     Replace,
+}
+
+/// What holds for all programs of all vhosts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProgramLimits {
+    /// Most at once. Ours: `programs_max`.
+    pub count_max: u32,
+    /// Where ffmpeg's output goes. SRS: `ff_log_dir`.
+    pub log_dir: Option<PathBuf>,
+    /// ffmpeg's `-loglevel`. SRS: `ff_log_level`.
+    pub log_level: String,
 }
 
 /// How what many players share is handed to the kernel.

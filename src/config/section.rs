@@ -208,7 +208,9 @@ impl<'l> Section<'l> {
             | Values::Addresses
             | Values::Urls
             | Values::Destinations
-            | Values::Rules => None,
+            | Values::Rules
+            | Values::Command
+            | Values::Options => None,
         };
         self.take(name, self.default_of(name), read).unwrap_or_default()
     }
@@ -260,6 +262,30 @@ impl<'l> Section<'l> {
             self.explain(known, &directive);
         }
         rules
+    }
+
+    /// A block of another program's options, each with its value: as that program takes them, with a dash.
+    pub(super) fn options(&mut self, name: &'static str) -> Vec<String> {
+        let Some(known) = known(self.block, name) else { unreachable!("{name} is not in the table") };
+        let block = self.block(name).unwrap_or_default();
+        let mut options = Vec::new();
+        for option in &block {
+            let text = &option.name.text;
+            options.push(if text.starts_with('-') { text.clone() } else { format!("-{text}") });
+            options.extend(option.arguments.first().map(|word| word.text.clone()).filter(|text| !text.is_empty()));
+            if let Some(word) = option.arguments.get(1) {
+                self.loader.fault(word, "an option takes one value", "quote it, or remove this");
+            }
+            if option.block.is_some() {
+                self.loader.fault(&option.name, "an option takes no block", known.values.allowed());
+            }
+        }
+        if !block.is_empty() {
+            let place = &block[0].name.place;
+            let origin = Origin::Line(self.loader.sources.line_of(place));
+            self.loader.explained.push(Line::Value { known, text: options.join(" "), origin });
+        }
+        options
     }
 
     /// Says what is in effect of a directive with several words, and where that comes from.

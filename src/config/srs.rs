@@ -5,8 +5,6 @@ use super::directives::Block;
 
 /// Directives that change nothing here, and what is done instead; said in one line.
 pub(super) const ACCEPTED: &[(Block, &str, &str)] = &[
-    (Block::Top, "ff_log_dir", "no ffmpeg is run"),
-    (Block::Top, "ff_log_level", "no ffmpeg is run"),
     (Block::Top, "utc_time", "log times are UTC in any case"),
     (Block::Top, "pithy_print_ms", "the log has a line per publish; figures are the API's and the exporter's"),
     (Block::Top, "empty_ip_ok", "connections that say nothing are closed without a warning in any case"),
@@ -52,12 +50,9 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("on_hls", "HLS"),
     ("on_hls_notify", "HLS"),
     ("on_forward_backend", "forwarding"),
-    ("exec", "running programs"),
     ("dash", "DASH"),
     ("hls", "HLS"),
     ("dvr", "recording"),
-    ("transcode", "transcoding"),
-    ("ingest", "ingest"),
     ("rtc", "WebRTC"),
     ("srt", "SRT"),
     ("rtsp", "RTSP"),
@@ -77,7 +72,4 @@ pub(super) const NOT_YET_VARIABLES: &[&str] = &[
     "SRS_VHOST_RTC_",
     "SRS_VHOST_SRT_",
     "SRS_VHOST_CLUSTER_",
-    "SRS_VHOST_EXEC_",
-    "SRS_VHOST_INGEST_",
-    "SRS_VHOST_TRANSCODE_",
 ];

@@ -3,6 +3,7 @@
 use super::{ForwardReport, ForwardState, ShardReport, StreamReport, merge, system};
 use crate::{
     config::Exporter,
+    programs,
     stats::{Histogram, ShardStats},
 };
 use std::{
@@ -21,6 +22,7 @@ pub(super) struct Seen<'a> {
     pub(super) connections: usize,
     pub(super) cpu_load: f64,
     pub(super) ids: (&'a str, &'a str),
+    pub(super) programs: &'a [programs::Report],
 }
 
 /// The text so far.
@@ -89,6 +91,7 @@ pub(super) fn write(seen: &Seen<'_>) -> String {
     streams.sort_by(|a, b| b.players.cmp(&a.players).then_with(|| a.key.cmp(&b.key)));
     write_streams(&mut text, &streams, seen.exporter.top_streams);
     write_forwards(&mut text, &streams);
+    write_programs(&mut text, seen.programs);
     text.0
 }
 
@@ -217,6 +220,18 @@ fn write_streams(text: &mut Text, streams: &[&StreamReport], top: usize) {
     }
 }
 
+/// Processes of exec, transcode and ingest, by their state.
+fn write_programs(text: &mut Text, programs: &[programs::Report]) {
+    let name = "corecast_programs";
+    text.head(name, "gauge", "Processes of exec, transcode and ingest, by state.");
+    for kind in ["exec", "transcode", "ingest"] {
+        for state in [programs::State::Running, programs::State::Waiting, programs::State::TooMany] {
+            let count = programs.iter().filter(|program| (program.kind, program.state) == (kind, state)).count();
+            text.line(format_args!("{name}{{kind=\"{kind}\",state=\"{}\"}} {count}", state.name()));
+        }
+    }
+}
+
 /// Destinations: how many by their state, and each of the first ones by its name.
 fn write_forwards(text: &mut Text, streams: &[&StreamReport]) {
     let all = || streams.iter().flat_map(|report| &report.forwards);
@@ -264,6 +279,7 @@ mod tests {
             connections: 1,
             cpu_load: 0.5,
             ids: ("a", "b"),
+            programs: &[],
         };
         let text = write(&seen);
         let players: Vec<&str> = text.lines().filter(|line| line.starts_with("corecast_stream_players{")).collect();

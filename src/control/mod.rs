@@ -27,6 +27,7 @@ pub use report::{
 
 use crate::{
     config::{Config, Service},
+    programs,
     stats::ShardStats,
     tls,
 };
@@ -94,6 +95,8 @@ pub trait Server: Send + 'static {
     fn connections(&self) -> usize;
     /// Asks for the configuration to be read anew; the answer is the number of changes, or the faults.
     fn reload(&self) -> Receiver<Result<usize, String>>;
+    /// What runs beside streams; `None` if nothing ever did.
+    fn programs(&self) -> Option<Receiver<Vec<programs::Report>>>;
     /// What tells this process from others: SRS's `server` and `service`.
     fn ids(&self) -> (&str, &str);
     /// The process's clock, in ms.

@@ -18,6 +18,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("streams", "streams, or one by its id"),
     ("clients", "clients, or one by its id; DELETE disconnects it"),
     ("shards", "load and flush interval of every core (ours)"),
+    ("programs", "processes of exec, transcode and ingest (ours)"),
     ("raw", "rpc=raw tells what this may, rpc=reload reloads the configuration"),
     ("openapi.json", "this description (ours)"),
 ];
@@ -49,6 +50,7 @@ paths! {
     requests "/api/v1/requests" "This request" Figures;
     vhosts "/api/v1/vhosts" "Virtual hosts" Vhosts;
     shards "/api/v1/shards" "Cores" Shards;
+    programs "/api/v1/programs" "Processes of exec, transcode and ingest" Programs;
 }
 
 macro_rules! lists {
@@ -128,7 +130,7 @@ enum Rpc {
     info(title = "corecast", description = "SRS's HTTP API, and figures of ours."),
     paths(
         root, versions, summaries, rusages, self_proc_stats, system_proc_stats, meminfos, features, requests, vhosts,
-        shards, streams, clients, vhost, stream, client, kick, raw
+        shards, programs, streams, clients, vhost, stream, client, kick, raw
     ),
     security((), ("basic" = []), ("token" = [])),
     modifiers(&Schemes)

@@ -132,6 +132,10 @@ mod tests {
         fn reload(&self) -> Receiver<Result<usize, String>> {
             unreachable!("nobody asks")
         }
+        fn programs(&self) -> Option<Receiver<Vec<crate::programs::Report>>> {
+            None
+        }
+
         fn ids(&self) -> (&str, &str) {
             ("", "")
         }

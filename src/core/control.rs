@@ -31,6 +31,7 @@ impl<E: Endpoints> Shard<E> {
         let mut publish = connection.publishes.remove(at);
         self.stats.publishers.sub(1);
         self.tell(publish.on_end.take());
+        self.end_programs(&publish);
         Some(publish.id)
     }
 

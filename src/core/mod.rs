@@ -321,6 +321,8 @@ impl<E: Endpoints> Shard<E> {
             let publishes = |publisher: &Publisher| publisher.shard == me && place(publisher.connection) == id;
             if self.relay.stream(stream).and_then(|stream| stream.publisher).as_ref().is_some_and(publishes) {
                 self.changed.push(stream);
+                let publish = self.relay.stream(stream).and_then(|stream| stream.publisher).map(|found| found.publish);
+                publish.into_iter().for_each(|publish| self.shared.programs.ends((me, publish)));
                 self.relay.unpublish(stream);
                 self.stats.publishers.sub(1);
             } else {

@@ -5,6 +5,7 @@ use crate::{
     config,
     control::{AudioReport, VideoReport, hooks},
     mesh::relay::StreamId,
+    programs,
     proto::{
         codec::{self, Class, Codec, Metadata, Picture, SequenceError, Sound},
         flv::{Tag, TagKind},
@@ -44,6 +45,10 @@ pub(super) struct Publish {
     pub(super) summary: Box<Summary>,
     /// Whom to tell when it ends.
     pub(super) on_end: Option<Box<hooks::Event>>,
+    /// What programs of the vhost are to know of it, until they do.
+    pub(super) for_programs: Option<Box<programs::Publish>>,
+    /// They know.
+    pub(super) has_programs: bool,
 }
 
 /// What was published so far.
@@ -89,7 +94,17 @@ impl Publish {
             mr_latency_ms: settings.mr_latency_ms,
             reported: false,
         };
-        Self { serial, id, target, settings, heard_ms: None, summary: Box::new(summary), on_end }
+        Self {
+            serial,
+            id,
+            target,
+            settings,
+            heard_ms: None,
+            summary: Box::new(summary),
+            on_end,
+            for_programs: None,
+            has_programs: false,
+        }
     }
 
     /// Takes note of a tag; true once, when the codecs are known.

@@ -13,9 +13,11 @@ use super::{
 use crate::{
     config::{Action, Takeover},
     mesh::relay::StreamId,
+    programs,
     proto::flv::Tag,
     sys,
 };
+use std::sync::{Arc, atomic::Ordering};
 
 /// Tries of a publish whose name's publisher may be about to end: longer than a reader rests by itself.
 const RETRIES_MAX: usize = 15;
@@ -68,15 +70,22 @@ impl<E: Endpoints> Shard<E> {
         let publisher = self.publisher(id, connection, serial);
         let now_ms = self.shared.now_ms();
         let follow = self.follow_of(connection, &request);
+        let for_programs = self.for_programs(connection, &request, serial);
         let Request { ref key, ref vhost, .. } = *request;
-        let new = |target| Publish::new(serial, number, target, key.clone(), now_ms, vhost.publish, on_end);
+        let new = |target| {
+            let mut new = Publish::new(serial, number, target, key.clone(), now_ms, vhost.publish, on_end);
+            new.for_programs = for_programs;
+            new
+        };
         if home == self.relay.me() {
             if replace {
                 self.oust(key, Some((id, connection)));
             }
             return match self.relay.publish(key, settings, publisher) {
                 Ok(stream) => {
-                    connection.publishes.push(new(Target::Home(stream)));
+                    let mut publish = new(Target::Home(stream));
+                    self.shared.begin_programs(&mut publish);
+                    connection.publishes.push(publish);
                     connection.session.told(Word::Published(number), &self.shared.context());
                     sys::set_nodelay(connection.descriptor, vhost.tcp_nodelay);
                     self.stats.publishers.add(1);
@@ -103,6 +112,39 @@ impl<E: Endpoints> Shard<E> {
         let (key, settings) = (key.clone(), Box::new(settings));
         self.relay.send(home, ShardMessage::Publish { key, settings, publisher, replace, follow });
         Outcome::Continue
+    }
+
+    /// What programs are to know of a publish; `None` if none run.
+    fn for_programs(
+        &self,
+        connection: &Connection<E>,
+        request: &Request,
+        serial: u64,
+    ) -> Option<Box<programs::Publish>> {
+        let programs = &request.vhost.programs;
+        if programs.exec.is_empty() && programs.transcode.is_empty() {
+            return None;
+        }
+        let (peer, address) = (connection.session.peer(), &request.address);
+        Some(Box::new(programs::Publish {
+            id: (self.relay.me(), serial),
+            vhost: request.vhost.name.clone(),
+            app: address.app.clone(),
+            stream: address.stream.clone(),
+            param: address.param.clone(),
+            tc_url: peer.tc_url.to_owned(),
+            page_url: peer.page_url.to_owned(),
+            swf_url: String::new(),
+            port: self.shared.rtmp_port.load(Ordering::Relaxed),
+            programs: Arc::clone(programs),
+        }))
+    }
+
+    /// The programs of a publish are to end.
+    pub(super) fn end_programs(&self, publish: &Publish) {
+        if publish.has_programs {
+            self.shared.programs.ends((self.relay.me(), publish.serial));
+        }
     }
 
     pub(super) fn refuse_publish(
@@ -159,6 +201,7 @@ impl<E: Endpoints> Shard<E> {
         }
         self.stats.publishers.sub(1);
         self.tell(publish.on_end.take());
+        self.end_programs(&publish);
         if publish.summary.finish() {
             log_publish(connection, &publish.summary);
         }
@@ -227,9 +270,11 @@ impl<E: Endpoints> Shard<E> {
         let found = publishes.find(|publish| current && publish.serial == publisher.publish);
         let there = match (found, stream) {
             (None, _) => false,
-            (Some(Publish { target: Target::Remote { stream: target, .. }, id: number, .. }), Some(_)) => {
-                *target = stream;
-                let number = *number;
+            (Some(publish @ Publish { target: Target::Remote { .. }, .. }), Some(_)) => {
+                let Target::Remote { shard, .. } = publish.target else { return false };
+                publish.target = Target::Remote { shard, stream };
+                let number = publish.id;
+                self.shared.begin_programs(publish);
                 connection.session.told(Word::Published(number), &self.shared.context());
                 self.stats.publishers.add(1);
                 true

@@ -1,10 +1,11 @@
 //! What all shards share; nothing of it is touched on the data path.
 
-use super::port::Context;
+use super::{port::Context, publish::Publish};
 use crate::{
     config::Config,
     control::{Handed, hooks::Hooks},
     mesh::seats::Seats,
+    programs::Programs,
     sys::{self, CpuMask},
     tls,
 };
@@ -12,7 +13,7 @@ use arc_swap::ArcSwap;
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -35,6 +36,10 @@ pub(crate) struct Shared {
     pub(crate) connector: OnceLock<Result<tls::Connector, String>>,
     /// Where threads may run that are no shard's.
     pub(crate) cpus: Option<CpuMask>,
+    /// What runs beside streams.
+    pub(crate) programs: Programs,
+    /// Where RTMP is listened for, for programs.
+    pub(crate) rtmp_port: AtomicU16,
     /// Whether the kernel has TLS.
     pub(crate) ktls: bool,
     /// Who plays at a stream's home though it came in elsewhere.
@@ -54,6 +59,8 @@ impl Shared {
             hooks: Hooks::default(),
             plane: OnceLock::new(),
             connector: OnceLock::new(),
+            programs: Programs::new(CpuMask::of_this_thread()),
+            rtmp_port: AtomicU16::new(0),
             cpus: CpuMask::of_this_thread(),
             server_id,
             service_id: format!("{:08x}", fastrand::u32(..)),
@@ -71,6 +78,14 @@ impl Shared {
     /// Brings a configuration into force.
     pub(crate) fn set_config(&self, config: Arc<Config>) {
         self.config.store(config);
+    }
+
+    /// Tells the programs of a publish of it, unless they know.
+    pub(super) fn begin_programs(&self, publish: &mut Publish) {
+        if let Some(known) = publish.for_programs.take() {
+            publish.has_programs = true;
+            self.programs.begins(known);
+        }
     }
 
     /// What a session may ask for now.

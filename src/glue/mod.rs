@@ -39,6 +39,9 @@ type Moved = core::Moved<endpoint::All>;
 /// What shards say to each other.
 type Message = core::ShardMessage<endpoint::All>;
 
+/// How long the end waits for programs; those that do not end by then are killed.
+const PROGRAMS_STOP: Duration = Duration::from_millis(500);
+
 /// What a tag costs each shard that it goes to, in rings that may hold thousands.
 const _: () = assert!(ring::slot_bytes::<relay::Message<Message>>() <= 104);
 
@@ -140,6 +143,7 @@ impl Server {
             shards: cpus.len(),
         };
         server.need_plane()?;
+        server.configure_programs();
         server.listen(&endpoints, listeners);
         let parts = cpus.iter().zip(meshes).zip(obeys).zip(&server.stats);
         for (shard, (((cpu, mesh), obeys), stats)) in parts.enumerate() {
@@ -212,7 +216,18 @@ impl Server {
                 Err(_) => return Ok(false),
             }
         }
+        self.shared.programs.stop(PROGRAMS_STOP);
         Ok(true)
+    }
+
+    /// Tells what runs beside streams of the configuration in force.
+    fn configure_programs(&self) {
+        let listening = self.lock_listening();
+        let rtmp = listening.iter().find(|(listen, _)| listen.service == Service::Rtmp && !listen.tls);
+        let port = rtmp.map_or(0, |(_, address)| address.port());
+        drop(listening);
+        self.shared.rtmp_port.store(port, Ordering::Relaxed);
+        self.shared.programs.configure(&self.shared.config(), port);
     }
 
     /// Waits at most `limit` for what comes `from` the owner's side, or from the API.

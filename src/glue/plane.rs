@@ -6,6 +6,7 @@ use crate::{
     control::{self, Call},
     core::Shared,
     mesh::ring::ShardWaker,
+    programs,
     stats::ShardStats,
 };
 use async_channel::Receiver;
@@ -68,6 +69,10 @@ impl control::Server for Handle {
         // Without an owner who listens, nobody answers.
         drop(self.reloads.send(reply));
         answer
+    }
+
+    fn programs(&self) -> Option<Receiver<Vec<programs::Report>>> {
+        self.shared.programs.report()
     }
 
     fn ids(&self) -> (&str, &str) {

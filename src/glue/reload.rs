@@ -47,6 +47,8 @@ impl Server {
         if let Err(error) = self.need_plane() {
             tracing::error!("reload: {error}");
         }
+        drop(listening);
+        self.configure_programs();
         self.listen(&added, listeners);
         Ok(())
     }

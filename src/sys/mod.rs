@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "system calls and buffers lent to the kernel; every block says why it is sound")]
 
+mod child;
 pub mod cores;
 mod cpu_mask;
 mod cpu_time;
@@ -14,6 +15,7 @@ mod send_ring;
 mod socket;
 mod waiting;
 
+pub use child::{bind_to_parent, end_group};
 pub use cpu_mask::CpuMask;
 pub use cpu_time::thread_cpu_time;
 pub use datagrams::{DATAGRAM_BYTES_MAX, DATAGRAMS_MAX, Datagrams};

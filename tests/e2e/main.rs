@@ -32,6 +32,7 @@ mod operation;
 mod page;
 mod peer;
 mod play;
+mod programs;
 mod publish;
 mod relay;
 mod reload;

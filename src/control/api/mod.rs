@@ -8,12 +8,15 @@ use super::{
     shards::{self, Reports, Silent, within},
     system::{self, Sampler},
 };
-use crate::config::{Config, Listen, Service};
+use crate::{
+    config::{Config, Listen, Service},
+    programs,
+};
 use async_channel::Sender;
 use hyper::{Method, StatusCode, header, http::request::Parts};
 use model::{
-    Client, Clients, Done, Figures, Kbps, OneClient, OneStream, OneVhost, Raw, Shard, Shards, Stream, Streams, Urls,
-    Version, Versions, Vhost, Vhosts,
+    Client, Clients, Done, Figures, Kbps, OneClient, OneStream, OneVhost, Program, Programs, Raw, Shard, Shards,
+    Stream, Streams, Urls, Version, Versions, Vhost, Vhosts,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -110,6 +113,7 @@ impl Api {
             (Some("features"), _) => ok(&Figures::new(ids, features(config))),
             (Some("requests"), _) => ok(&Figures::new(ids, request(head))),
             (Some("shards"), _) => ok(&Shards::new(ids, self.shard_list().await?)),
+            (Some("programs"), _) => ok(&Programs::new(ids, self.programs().await.iter().map(Program::new).collect())),
             (Some("vhosts"), None) => ok(&Vhosts::new(ids, self.vhosts(config).await?)),
             (Some("vhosts"), Some(id)) => {
                 let found = self.vhosts(config).await?.into_iter().find(|vhost| vhost.id == id);
@@ -261,6 +265,11 @@ impl Api {
         }
     }
 
+    async fn programs(&self) -> Vec<programs::Report> {
+        let Some(answer) = self.server.programs() else { return Vec::new() };
+        answer.recv().await.unwrap_or_default()
+    }
+
     async fn metrics(&self, config: &Config) -> Reply {
         let reports = match self.reports().await {
             Ok(reports) => reports,
@@ -273,6 +282,7 @@ impl Api {
             connections: self.server.connections(),
             cpu_load: self.sampler.process_load(),
             ids: self.server.ids(),
+            programs: &self.programs().await,
         };
         reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::write(&seen))
     }
