@@ -23,6 +23,7 @@ pub(super) enum Block {
     HttpHooks,
     Forward,
     Security,
+    Refer,
     SignedUrl,
 }
 
@@ -48,6 +49,7 @@ impl Block {
             Self::HttpHooks => ("http_hooks", "SRS_VHOST_HTTP_HOOKS_"),
             Self::Forward => ("forward", "SRS_VHOST_FORWARD_"),
             Self::Security => ("security", "SRS_VHOST_SECURITY_"),
+            Self::Refer => ("refer", "SRS_VHOST_REFER_"),
             Self::SignedUrl => ("signed_url", "SRS_VHOST_SIGNED_URL_"),
         }
     }
@@ -57,7 +59,7 @@ impl Block {
     }
 
     /// What its directives' variables begin with.
-    fn variable_prefix(self) -> &'static str {
+    pub(super) fn variable_prefix(self) -> &'static str {
         self.names().1
     }
 }
@@ -89,6 +91,8 @@ pub(super) enum Values {
     Urls,
     /// `host[:port]` of RTMP servers, several.
     Destinations,
+    /// Host names of pages, several.
+    Domains,
     /// Whom `allow` or `deny` means; the directive may stand often.
     Rules,
 }
@@ -113,6 +117,7 @@ impl Values {
             Self::Destinations => {
                 "one or several host[:port] of RTMP servers, for RTMPS (ours) rtmps://host[:port]".to_owned()
             }
+            Self::Domains => "host names of pages, such as `example.com`; several".to_owned(),
             Self::Urls => "one or several http:// or https:// URLs".to_owned(),
             Self::Rules => {
                 "`publish` or `play`, and `all`, an address, or a network such as 10.0.0.0/8; several".to_owned()
@@ -192,7 +197,8 @@ macro_rules! known {
 }
 
 use Values::{
-    Addresses, Decimal, Destinations, Flag, Mounts, Number, NumberOrAuto, Path, Rules, Secret, Text, Urls, Word,
+    Addresses, Decimal, Destinations, Domains, Flag, Mounts, Number, NumberOrAuto, Path, Rules, Secret, Text, Urls,
+    Word,
 };
 
 known! {
@@ -265,7 +271,8 @@ known! {
         "enabled" Flag, "off", NextConnection, "Whether every request must prove who it is, by either of the two below.";
         "username" Text("admin"), "", NextConnection, "HTTP's basic authentication.";
         "password" Secret("PASSWORD"), "", NextConnection, "HTTP's basic authentication.";
-        "token" Secret("TOKEN"), "", NextConnection, "Ours. Authorization: Bearer TOKEN.";
+        "token" Secret("TOKEN"), "", NextConnection, "Authorization: Bearer TOKEN.";
+        "type" Word(&["basic", "bearer"]), "", NextConnection, "Which of the two counts; both if nothing is said.";
     }
     HttpApiHttps {
         "enabled" Flag, "off", Now, "Whether to serve the API over TLS too.";
@@ -364,6 +371,13 @@ known! {
             "Whether the rules below count: who matches an allow and no deny may. With no allow of a kind but a deny, who matches no deny may.";
         "allow" Rules, "", NextConnection, "Who may publish or play.";
         "deny" Rules, "", NextConnection, "Who may not.";
+    }
+    Refer {
+        "enabled" Flag, "off", NextConnection,
+            "Whether players and publishers must come from the pages below: RTMP's pageUrl, HTTP's Referer. A host name means those under it too.";
+        "all" Domains, "", NextConnection, "Pages for both; nothing here lets everybody pass.";
+        "publish" Domains, "", NextConnection, "Pages for publishers, beside all.";
+        "play" Domains, "", NextConnection, "Pages for players, beside all.";
     }
     SignedUrl {
         "enabled" Flag, "off", NextConnection,

@@ -126,7 +126,7 @@ fn shown(known: &Known, text: &str) -> String {
     match known.values {
         _ if text.is_empty() => String::new(),
         Values::Secret(_) => "******".to_owned(),
-        Values::Addresses | Values::Urls | Values::Destinations | Values::Rules => text.to_owned(),
+        Values::Addresses | Values::Urls | Values::Domains | Values::Destinations | Values::Rules => text.to_owned(),
         Values::Flag
         | Values::Number(..)
         | Values::NumberOrAuto(..)
@@ -171,6 +171,7 @@ pub fn full() -> String {
         Block::HttpRemux,
         Block::HttpHooks,
         Block::Security,
+        Block::Refer,
         Block::SignedUrl,
     ];
     describe_blocks(&mut out, Block::Vhost, "vhost __defaultVhost__", &inner);

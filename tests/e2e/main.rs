@@ -33,6 +33,7 @@ mod page;
 mod peer;
 mod play;
 mod publish;
+mod refer;
 mod relay;
 mod reload;
 mod rtmps;
