@@ -28,6 +28,7 @@ pub(super) enum Block {
     IngestInput,
     Engine,
     Security,
+    Refer,
     SignedUrl,
 }
 
@@ -58,6 +59,7 @@ impl Block {
             Self::IngestInput => ("input", "SRS_VHOST_INGEST_INPUT_"),
             Self::Engine => ("engine", "SRS_VHOST_TRANSCODE_ENGINE_"),
             Self::Security => ("security", "SRS_VHOST_SECURITY_"),
+            Self::Refer => ("refer", "SRS_VHOST_REFER_"),
             Self::SignedUrl => ("signed_url", "SRS_VHOST_SIGNED_URL_"),
         }
     }
@@ -67,7 +69,7 @@ impl Block {
     }
 
     /// What its directives' variables begin with.
-    fn variable_prefix(self) -> &'static str {
+    pub(super) fn variable_prefix(self) -> &'static str {
         self.names().1
     }
 }
@@ -99,6 +101,8 @@ pub(super) enum Values {
     Urls,
     /// `host[:port]` of RTMP servers, several.
     Destinations,
+    /// Host names of pages, several.
+    Domains,
     /// Whom `allow` or `deny` means; the directive may stand often.
     Rules,
     /// A program and its arguments; the directive may stand often.
@@ -127,6 +131,7 @@ impl Values {
             Self::Destinations => {
                 "one or several host[:port] of RTMP servers, for RTMPS (ours) rtmps://host[:port]".to_owned()
             }
+            Self::Domains => "host names of pages, such as `example.com`; several".to_owned(),
             Self::Urls => "one or several http:// or https:// URLs".to_owned(),
             Self::Command => "a program and its arguments; there is no shell".to_owned(),
             Self::Options => "a block of ffmpeg's options, such as `{ re; rtsp_transport tcp; }`".to_owned(),
@@ -208,8 +213,8 @@ macro_rules! known {
 }
 
 use Values::{
-    Addresses, Command, Decimal, Destinations, Flag, Mounts, Number, NumberOrAuto, Options, Path, Rules, Secret, Text,
-    Urls, Word,
+    Addresses, Command, Decimal, Destinations, Domains, Flag, Mounts, Number, NumberOrAuto, Options, Path, Rules,
+    Secret, Text, Urls, Word,
 };
 
 known! {
@@ -286,7 +291,8 @@ known! {
         "enabled" Flag, "off", NextConnection, "Whether every request must prove who it is, by either of the two below.";
         "username" Text("admin"), "", NextConnection, "HTTP's basic authentication.";
         "password" Secret("PASSWORD"), "", NextConnection, "HTTP's basic authentication.";
-        "token" Secret("TOKEN"), "", NextConnection, "Ours. Authorization: Bearer TOKEN.";
+        "token" Secret("TOKEN"), "", NextConnection, "Authorization: Bearer TOKEN.";
+        "type" Word(&["basic", "bearer"]), "", NextConnection, "Which of the two counts; both if nothing is said.";
     }
     HttpApiHttps {
         "enabled" Flag, "off", Now, "Whether to serve the API over TLS too.";
@@ -425,6 +431,13 @@ known! {
             "Whether the rules below count: who matches an allow and no deny may. With no allow of a kind but a deny, who matches no deny may.";
         "allow" Rules, "", NextConnection, "Who may publish or play.";
         "deny" Rules, "", NextConnection, "Who may not.";
+    }
+    Refer {
+        "enabled" Flag, "off", NextConnection,
+            "Whether players and publishers must come from the pages below: RTMP's pageUrl, HTTP's Referer. A host name means those under it too.";
+        "all" Domains, "", NextConnection, "Pages for both; nothing here lets everybody pass.";
+        "publish" Domains, "", NextConnection, "Pages for publishers, beside all.";
+        "play" Domains, "", NextConnection, "Pages for players, beside all.";
     }
     SignedUrl {
         "enabled" Flag, "off", NextConnection,

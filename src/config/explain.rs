@@ -126,7 +126,7 @@ fn shown(known: &Known, text: &str) -> String {
     match known.values {
         _ if text.is_empty() => String::new(),
         Values::Secret(_) => "******".to_owned(),
-        Values::Addresses | Values::Urls | Values::Destinations | Values::Rules => text.to_owned(),
+        Values::Addresses | Values::Urls | Values::Domains | Values::Destinations | Values::Rules => text.to_owned(),
         Values::Flag
         | Values::Number(..)
         | Values::NumberOrAuto(..)
@@ -166,7 +166,7 @@ pub fn full() -> String {
         describe_blocks(&mut out, block, block.name(), inner);
     }
     out.push_str("\n# One per host name; __defaultVhost__ answers for every other one.");
-    let inner: [Inner; 10] = [
+    let inner: [Inner; 11] = [
         (Block::Publish, &[]),
         (Block::Play, &[]),
         (Block::Forward, &[]),
@@ -176,6 +176,7 @@ pub fn full() -> String {
         (Block::HttpRemux, &[]),
         (Block::HttpHooks, &[]),
         (Block::Security, &[]),
+        (Block::Refer, &[]),
         (Block::SignedUrl, &[]),
     ];
     describe_blocks(&mut out, Block::Vhost, "vhost __defaultVhost__", &inner);

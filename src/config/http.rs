@@ -154,6 +154,47 @@ impl Security {
     }
 }
 
+/// A vhost's `refer` section: pages that may have its streams in them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Refer {
+    /// Whether the lists count.
+    pub enabled: bool,
+    /// Host names for publishers and players, in lower case; an empty list is everybody's.
+    pub all: Vec<String>,
+    /// For publishers, beside `all`.
+    pub publish: Vec<String>,
+    /// For players, beside `all`.
+    pub play: Vec<String>,
+}
+
+impl Refer {
+    /// Whether who comes from `page`, a URL, may: its host is one of the list's, or under one. SRS compares the ends of
+    /// names alone, so that `evilexample.com` passes for `example.com`; here whole labels count.
+    pub fn allows(&self, action: Action, page: &str) -> bool {
+        let list = match action {
+            Action::Publish => &self.publish,
+            Action::Play => &self.play,
+        };
+        let host = host_of(page).to_ascii_lowercase();
+        let is_in = |list: &Vec<String>| {
+            let under = |name: &String| host.strip_suffix(name.as_str()).is_some_and(|rest| rest.ends_with('.'));
+            list.is_empty() || list.iter().any(|name| host == *name || under(name))
+        };
+        !self.enabled || is_in(&self.all) && is_in(list)
+    }
+}
+
+/// The host of a page's URL, which may lack its scheme.
+fn host_of(page: &str) -> &str {
+    let rest = page.split_once("://").map_or(page, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match host.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
+        Some((v6, _)) => v6,
+        None => host.split(':').next().unwrap_or_default().trim_end_matches('.'),
+    }
+}
+
 /// A vhost's `signed_url` section.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SignedUrl {
@@ -183,5 +224,40 @@ mod tests {
         security.allow = vec![(Action::Play, net("1.2.3.4/32")), (Action::Play, net("10.0.0.1/32"))];
         assert!(play(&security, "1.2.3.4") && !play(&security, "1.2.3.5"));
         assert!(!play(&security, "10.0.0.1"), "deny goes before allow");
+    }
+
+    #[test]
+    fn pages_are_compared_by_whole_names() {
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
+        let mut refer = Refer { all: names(&["example.com", "::1"]), ..Refer::default() };
+        assert!(refer.allows(Action::Play, ""), "off");
+        refer.enabled = true;
+        for page in [
+            "http://example.com",
+            "https://www.Example.com:80/a?b",
+            "example.com/x",
+            "http://[::1]:8/",
+            "http://a.example.com./",
+        ] {
+            assert!(refer.allows(Action::Play, page), "{page}");
+        }
+        for page in [
+            "",
+            "http://",
+            "http://example.com.evil",
+            "http://evilexample.com",
+            "http://example.com@evil.org/",
+            "http://evil.org/example.com",
+            "http://evil.org?x.example.com",
+            "http://evil.org#.example.com",
+        ] {
+            assert!(!refer.allows(Action::Play, page), "{page}");
+        }
+        refer.publish = names(&["studio.example.com"]);
+        assert!(
+            refer.allows(Action::Publish, "http://studio.example.com/")
+                && !refer.allows(Action::Publish, "http://example.com/")
+        );
+        assert!(refer.allows(Action::Play, "http://example.com/"));
     }
 }

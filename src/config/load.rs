@@ -5,7 +5,7 @@ use super::{
     Service, Stop, Takeover, TimeJitter, Vhost,
     directives::Block,
     explain::{Line, quoted},
-    faults::{Fault, nearest},
+    faults::Fault,
     place::Word,
     programs,
     section::{Loader, Section},
@@ -251,7 +251,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     loader.explained.push(Line::Open("play".to_owned()));
     let play = load_play(Section::new(Block::Play, play, loader), min_latency);
     loader.explained.push(Line::Close);
-    let (http_remux, hooks, security, signed_url) = http.load(loader);
+    let (http_remux, hooks, security, refer, signed_url) = http.load(loader);
     let programs = Arc::new(programs.load(loader));
     loader.explained.push(Line::Close);
     Vhost {
@@ -269,6 +269,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
         http_remux,
         hooks,
         security,
+        refer,
         signed_url,
     }
 }
@@ -341,15 +342,6 @@ fn load_play(mut section: Section<'_>, min_latency: bool) -> Play {
         send_min_interval_ms,
         reduce_sequence_header,
     }
-}
-
-/// Warnings about variables that look like ours and are not.
-pub(super) fn unknown_variable(name: &str, known: &[String], not_yet: &[&str]) -> Option<(String, String)> {
-    if not_yet.iter().any(|prefix| name.starts_with(prefix)) {
-        return Some((format!("{name} is SRS's and not supported"), "ignored".to_owned()));
-    }
-    let near = nearest(name, known.iter().map(String::as_str)).filter(|_| name.starts_with("SRS_VHOST_"))?;
-    Some((format!("{name} is not known"), format!("ignored; did you mean {near}?")))
 }
 
 mod http;

@@ -5,6 +5,7 @@
 //! (`explain`).
 
 mod directives;
+mod environment;
 mod explain;
 mod faults;
 mod forward;
@@ -22,19 +23,16 @@ mod syntax;
 pub use explain::{Change, Explanation, full};
 pub use faults::{Fault, Faults};
 pub use forward::{Destination, Forward};
-pub use http::{Action, Auth, Exporter, Hooks, HttpApi, HttpRemux, HttpServer, Rule, Security, SignedUrl};
+pub use http::{Action, Auth, Exporter, Hooks, HttpApi, HttpRemux, HttpServer, Refer, Rule, Security, SignedUrl};
 pub use programs::{Engine, Ingest, Programs, Transcode};
 
 use crate::tls;
-use directives::KNOWN;
-use place::{Place, Word};
 use section::Loader;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
-use syntax::Directive;
 
 /// What the binary runs with if no file is given: `conf/default.conf`.
 pub const DEFAULT: &str = include_str!("../../conf/default.conf");
@@ -181,6 +179,8 @@ pub struct Vhost {
     pub hooks: Hooks,
     /// Who may, by address.
     pub security: Security,
+    /// Who may, by the page that they stand in.
+    pub refer: Refer,
     /// Who may, by a signature in the URL; `None` asks for none.
     pub signed_url: Option<SignedUrl>,
 }
@@ -347,7 +347,7 @@ impl Config {
             return Err(Faults::new(loader.sources, loader.faults, false));
         }
         old::modernise(&mut directives, &mut loader.warnings);
-        take_variables(&mut loader, &input.variables);
+        environment::take(&mut loader, &input.variables);
         let config = load::load(&mut loader, directives, input.descriptors);
         let Loader { sources, faults, warnings, explained, .. } = loader;
         if !faults.is_empty() {
@@ -378,33 +378,5 @@ impl Config {
     pub fn endpoints(&self) -> impl Iterator<Item = &Listen> {
         let http = self.http.listen.iter().chain(&self.api.listen).chain(&self.exporter.listen);
         self.listen.iter().chain(&self.rtmps.listen).chain(http)
-    }
-}
-
-/// Turns SRS's variables into directives of a text that looks like the environment.
-fn take_variables(loader: &mut Loader, variables: &[(String, String)]) {
-    let known: Vec<String> = KNOWN.iter().flat_map(directives::Known::variables).collect();
-    let ours: Vec<&(String, String)> =
-        variables.iter().filter(|(name, value)| name.starts_with("SRS_") && !value.trim().is_empty()).collect();
-    let text: String = ours.iter().map(|(name, value)| format!("{name}={}\n", value.replace('\n', " "))).collect();
-    let source = loader.sources.add("environment", text.clone());
-    let mut at = 0;
-    for line in text.lines() {
-        let word = |start: usize, text: &str| {
-            let span = at + start..at + start + text.len();
-            Word { text: text.to_owned(), place: Place { source, span } }
-        };
-        let (name, value) = line.split_once('=').unwrap_or((line, ""));
-        let first = word(0, name);
-        if known.iter().any(|known| known == name) {
-            let arguments = value.split_whitespace().map(|text| {
-                let start = text.as_ptr() as usize - line.as_ptr() as usize;
-                word(start, text)
-            });
-            loader.variables.push(Directive { name: first, arguments: arguments.collect(), block: None });
-        } else if let Some((message, help)) = load::unknown_variable(name, &known, srs::NOT_YET_VARIABLES) {
-            loader.warnings.push(Fault::new(&first, message).help(help));
-        }
-        at += line.len() + 1;
     }
 }

@@ -1,41 +1,6 @@
-//! Files as SRS's users have them: old spellings, and blocks that are written down and off.
+//! Files as SRS's users have them: old spellings, put where they stand today.
 
 use super::{faults::Fault, place::Word, syntax::Directive};
-
-/// SRS's blocks that are off unless they say `enabled on`: written down and off, they ask for nothing.
-const OFF_UNLESS_ENABLED: &[&str] = &[
-    "srt_server",
-    "rtc_server",
-    "rtsp_server",
-    "stream_caster",
-    "heartbeat",
-    "hls",
-    "dash",
-    "dvr",
-    "transcode",
-    "ingest",
-    "rtc",
-    "srt",
-    "rtsp",
-    "refer",
-    "exec",
-    "http_static",
-];
-
-/// Whether a directive that is not built asks for nothing: a block that is not switched on, a flag that is off.
-pub(super) fn asks_for_nothing(directive: &Directive) -> bool {
-    match &directive.block {
-        None => directive.arguments.iter().map(|word| word.text.as_str()).eq(["off"]),
-        Some(inside) => {
-            let on = |directive: &Directive| directive.name.text == "enabled" && directive.arguments.iter().any(is_on);
-            OFF_UNLESS_ENABLED.contains(&directive.name.text.as_str()) && !inside.iter().any(on)
-        }
-    }
-}
-
-fn is_on(word: &Word) -> bool {
-    word.text == "on"
-}
 
 /// Old spellings of a vhost: where each directive stands today, and how it is called there.
 const MOVED: &[(&str, &str, &str)] = &[
@@ -51,7 +16,19 @@ const MOVED: &[(&str, &str, &str)] = &[
     ("reduce_sequence_header", "play", "reduce_sequence_header"),
     ("publish_1stpkt_timeout", "publish", "firstpkt_timeout"),
     ("publish_normal_timeout", "publish", "normal_timeout"),
+    ("refer", "refer", "all"),
+    ("refer_play", "refer", "play"),
+    ("refer_publish", "refer", "publish"),
+    ("forward", "forward", "destination"),
+    ("mode", "cluster", "mode"),
+    ("origin", "cluster", "origin"),
+    ("token_traverse", "cluster", "token_traverse"),
+    ("vhost", "cluster", "vhost"),
+    ("debug_srs_upnode", "cluster", "debug_srs_upnode"),
 ];
+
+/// Blocks that an old spelling in them switches on.
+const SWITCHED_ON: &[&str] = &["refer", "forward"];
 
 /// Puts directives of old files where they stand today, with a warning each.
 pub(super) fn modernise(directives: &mut [Directive], warnings: &mut Vec<Fault>) {
@@ -68,42 +45,64 @@ pub(super) fn modernise(directives: &mut [Directive], warnings: &mut Vec<Fault>)
 }
 
 fn modernise_vhost(inside: &mut Vec<Directive>, warnings: &mut Vec<Fault>) {
-    for mut directive in std::mem::take(inside) {
-        let name = directive.name.text.clone();
-        let moved = MOVED.iter().find(|(old, ..)| directive.block.is_none() && *old == name);
-        if let Some((_, block, today)) = moved {
-            warn(&directive.name, &format!("{block} {{ {today} }}"), warnings);
-            (*today).clone_into(&mut directive.name.text);
-            block_of(inside, block, &directive.name).push(directive);
-        } else if name == "forward" && directive.block.is_none() {
-            warn(&directive.name, "forward { enabled on; destination }", warnings);
-            let at = directive.name.clone();
-            let word = |text: &str| Word { text: text.to_owned(), place: at.place.clone() };
-            let enabled = Directive { name: word("enabled"), arguments: vec![word("on")], block: None };
-            "destination".clone_into(&mut directive.name.text);
-            block_of(inside, "forward", &at).extend([enabled, directive]);
-        } else if let ("mr", Some(old)) = (name.as_str(), &mut directive.block) {
-            warn(&directive.name, "publish { mr; mr_latency }", warnings);
-            for mut setting in std::mem::take(old) {
-                let today =
-                    if setting.name.text == "enabled" { "mr".to_owned() } else { format!("mr_{}", setting.name.text) };
-                setting.name.text = today;
-                block_of(inside, "publish", &directive.name).push(setting);
+    let (old, today): (Vec<_>, Vec<_>) = std::mem::take(inside).into_iter().partition(is_old);
+    *inside = today;
+    for mut directive in old {
+        let name = directive.name.clone();
+        match (name.text.as_str(), directive.block.take()) {
+            ("http", block) => {
+                warn(&name, "http_static", warnings);
+                "http_static".clone_into(&mut directive.name.text);
+                inside.push(Directive { block, ..directive });
             }
-        } else if let (Some(more), true) =
-            (&mut directive.block, matches!(name.as_str(), "play" | "publish" | "forward"))
-        {
-            let more = std::mem::take(more);
-            block_of(inside, &name, &directive.name).extend(more);
-        } else {
-            inside.push(directive);
+            ("mr", Some(settings)) => {
+                warn(&name, "publish { mr; mr_latency }", warnings);
+                for mut setting in settings {
+                    let old = &setting.name.text;
+                    setting.name.text = if old == "enabled" { "mr".to_owned() } else { format!("mr_{old}") };
+                    put(inside, "publish", setting);
+                }
+            }
+            (old, _) => {
+                let Some((_, block, today)) = MOVED.iter().find(|(moved, ..)| *moved == old) else { continue };
+                warn(&name, &format!("{block} {{ {today} }}"), warnings);
+                (*today).clone_into(&mut directive.name.text);
+                if SWITCHED_ON.contains(block) {
+                    switch_on(inside, block, &name);
+                }
+                put(inside, block, directive);
+            }
         }
+    }
+}
+
+fn is_old(directive: &Directive) -> bool {
+    let name = directive.name.text.as_str();
+    match directive.block {
+        Some(_) => matches!(name, "http" | "mr"),
+        // `refer;` and `forward;` ask for nothing.
+        None => MOVED.iter().any(|(old, ..)| *old == name),
     }
 }
 
 fn warn(name: &Word, today: &str, warnings: &mut Vec<Fault>) {
     let message = format!("`{}` is an old spelling of SRS's", name.text);
     warnings.push(Fault::new(name, message).help(format!("taken as `{today}`")));
+}
+
+fn switch_on(inside: &mut Vec<Directive>, block: &str, at: &Word) {
+    let word = |text: &str| Word { text: text.to_owned(), place: at.place.clone() };
+    let block = block_of(inside, block, at);
+    if !block.iter().any(|directive| directive.name.text == "enabled") {
+        block.push(Directive { name: word("enabled"), arguments: vec![word("on")], block: None });
+    }
+}
+
+/// Puts a directive into a block, in place of what stands there: with SRS the old spelling counts.
+fn put(inside: &mut Vec<Directive>, block: &str, directive: Directive) {
+    let block = block_of(inside, block, &directive.name);
+    block.retain(|other| other.name.text != directive.name.text);
+    block.push(directive);
 }
 
 /// The inside of a block, which is made if it is not there.

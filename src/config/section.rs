@@ -6,9 +6,8 @@ use super::{
     directives::{Block, KNOWN, Known, Values, known},
     explain::{Line, Origin, quoted},
     faults::{Fault, nearest},
-    old::asks_for_nothing,
     place::{Place, Sources, Word},
-    srs::{ACCEPTED, NOT_YET},
+    srs::{ACCEPTED, MISSING, Missing},
     syntax::Directive,
 };
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,6 +28,31 @@ pub(super) struct Loader {
 impl Loader {
     pub(super) fn fault(&mut self, at: &Word, message: impl Into<String>, help: impl Into<String>) {
         self.faults.push(Fault::new(at, message).help(help));
+    }
+
+    /// What is not built yet: a fault, or, with `--lenient`, a warning.
+    pub(super) fn unsupported(&mut self, at: &Word, message: String, instead: &str) {
+        let fault = Fault::new(at, message);
+        if self.lenient {
+            self.warnings.push(fault.help("ignored"));
+        } else {
+            self.faults.push(fault.help(format!("{instead}, or run with --lenient")));
+        }
+    }
+
+    /// Refuses names in a block of SRS's that SRS does not know either: `enabled` may be misspelt.
+    fn look_into(&mut self, missing: &Missing, directive: &Directive) {
+        for inside in directive.block.iter().flatten() {
+            let name = &inside.name;
+            if missing.names.contains(&name.text.as_str()) {
+                continue;
+            }
+            let help = match nearest(&name.text, missing.names.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("known here: {}", missing.names.join(", ")),
+            };
+            self.fault(name, format!("`{}` is not known in `{}`", name.text, missing.name), help);
+        }
     }
 
     /// The variable that overrides a directive. Two with different values are a fault.
@@ -75,7 +99,13 @@ impl<'l> Section<'l> {
     fn one(&mut self, name: &'static str) -> Option<Directive> {
         let found = self.all(name);
         for double in found.iter().skip(1) {
-            self.loader.fault(&double.name, format!("`{name}` is set twice"), "remove one of the two");
+            let message = format!("`{name}` is set twice");
+            if name == "http_remux" {
+                self.loader.fault(&double.name, message, "merge the two");
+            } else {
+                let fault = Fault::new(&double.name, message);
+                self.loader.warnings.push(fault.help("the first counts, as with SRS; remove one of the two"));
+            }
         }
         found.into_iter().next()
     }
@@ -207,6 +237,7 @@ impl<'l> Section<'l> {
             | Values::Mounts
             | Values::Addresses
             | Values::Urls
+            | Values::Domains
             | Values::Destinations
             | Values::Rules
             | Values::Command
@@ -384,15 +415,12 @@ impl<'l> Section<'l> {
                 self.loader.warnings.push(fault.help(*instead));
                 continue;
             }
-            if asks_for_nothing(directive) && NOT_YET.iter().any(|(known, _)| *known == name.text) {
-                continue;
-            }
-            if let Some((_, capability)) = NOT_YET.iter().find(|(known, _)| *known == name.text) {
-                let fault = Fault::new(name, format!("`{}` is SRS's and not supported: {capability}", name.text));
-                if self.loader.lenient {
-                    self.loader.warnings.push(fault.help("ignored"));
+            if let Some(missing) = Missing::find(self.block, &name.text) {
+                if asks_for_nothing(directive) {
+                    self.loader.look_into(missing, directive);
                 } else {
-                    self.loader.faults.push(fault.help("remove it, or run with --lenient"));
+                    let message = format!("`{}` is SRS's and not supported: {}", name.text, missing.capability);
+                    self.loader.unsupported(name, message, "remove it");
                 }
                 continue;
             }
@@ -403,7 +431,9 @@ impl<'l> Section<'l> {
             };
             let message = format!("`{}` is not known {place}", name.text);
             // The name may be right and stand in the wrong block.
-            let elsewhere = KNOWN.iter().find(|known| known.name == name.text).map(|known| known.block);
+            let known = KNOWN.iter().find(|known| known.name == name.text).map(|known| known.block);
+            let missing = || MISSING.iter().find(|missing| missing.name == name.text).map(|missing| missing.parent);
+            let elsewhere = known.or_else(missing);
             let help = match (nearest(&name.text, self.taken.iter().copied()), elsewhere) {
                 (_, Some(Block::Top)) => "it belongs at the top level".to_owned(),
                 (_, Some(block)) => format!("it belongs in `{}`", block.name()),
@@ -412,6 +442,22 @@ impl<'l> Section<'l> {
             };
             self.loader.fault(name, message, help);
         }
+    }
+}
+
+/// Whether a block that is not built is written down and off.
+fn asks_for_nothing(directive: &Directive) -> bool {
+    let on = |directive: &Directive| {
+        let value = directive.arguments.first().map_or("", |word| word.text.as_str());
+        match directive.name.text.as_str() {
+            "enabled" | "origin_cluster" => value == "on",
+            "mode" => value == "remote",
+            _ => false,
+        }
+    };
+    match &directive.block {
+        None => directive.arguments.iter().map(|word| word.text.as_str()).eq(["off"]),
+        Some(inside) => !inside.iter().any(on),
     }
 }
 

@@ -10,10 +10,11 @@ pub(super) const ACCEPTED: &[(Block, &str, &str)] = &[
     (Block::Top, "empty_ip_ok", "connections that say nothing are closed without a warning in any case"),
     (Block::Top, "in_docker", "nothing differs in a container"),
     (Block::Top, "disable_daemon_for_docker", "the server stays in the foreground in any case"),
-    (Block::Top, "auto_reload_for_docker", "SIGHUP reloads"),
+    (Block::Top, "auto_reload_for_docker", "SIGHUP reloads; inotify_auto_reload reloads when the file changes"),
     (Block::Top, "tcmalloc_release_rate", "the allocator is another one"),
     (Block::Top, "query_latest_version", "nobody is asked for versions"),
     (Block::Top, "first_wait_for_qlv", "nobody is asked for versions"),
+    (Block::Top, "is_full", "it keeps SRS from starting with its sample of everything; here the file counts as it is"),
     (Block::Top, "threads", "there is one shard per CPU; taskset or --cpus says which"),
     (Block::Top, "circuit_breaker", "it sheds load of WebRTC, which is not there yet"),
     (Block::Top, "stats", "the API's figures are of the whole machine"),
@@ -21,55 +22,81 @@ pub(super) const ACCEPTED: &[(Block, &str, &str)] = &[
     (Block::Top, "tencentcloud_apm", "as with SRS 7"),
     (Block::HttpApiRaw, "allow_query", "as with SRS 7"),
     (Block::HttpApiRaw, "allow_update", "as with SRS 7"),
+    (Block::HttpApiAuth, "rtc_bearer_enabled", "it guards WebRTC's signalling, which is not there yet"),
+    (Block::HttpHooks, "on_dvr", "nothing is recorded yet, so there is nothing to tell"),
+    (Block::HttpHooks, "on_hls", "there is no HLS yet, so there is nothing to tell"),
+    (Block::HttpHooks, "on_hls_notify", "there is no HLS yet, so there is nothing to tell"),
+    (Block::HttpRemux, "hstrs", "as with SRS 3 and later, a request waits for its stream if wait_stream says so"),
     (Block::Vhost, "bandcheck", "as with SRS 4 and later"),
     (Block::Vhost, "hds", "Flash is no more"),
+    (Block::Vhost, "nack", "it is of WebRTC, which is not there yet"),
+    (Block::Vhost, "twcc", "it is of WebRTC, which is not there yet"),
 ];
 
-/// What SRS has and we do not, by directive and capability. Refused by name; `--lenient` goes without it.
-pub(super) const NOT_YET: &[(&str, &str)] = &[
-    ("asprocess", "ending with the parent process"),
-    ("inotify_auto_reload", "reload when the file changes: SIGHUP reloads"),
-    ("heartbeat", "heartbeats"),
-    ("srt_server", "SRT"),
-    ("rtc_server", "WebRTC"),
-    ("rtsp_server", "RTSP"),
-    ("stream_caster", "stream casters"),
-    ("tracer", "tracing"),
-    ("mode", "edge clusters"),
-    ("origin", "edge clusters"),
-    ("token_traverse", "edge clusters"),
-    ("vhost", "edge clusters"),
-    ("debug_srs_upnode", "edge clusters"),
-    ("cluster", "edge and origin clusters"),
-    ("refer", "referer checks"),
-    ("refer_play", "referer checks"),
-    ("refer_publish", "referer checks"),
-    ("http_static", "static files"),
-    ("http", "static files"),
-    ("on_dvr", "recording"),
-    ("on_hls", "HLS"),
-    ("on_hls_notify", "HLS"),
-    ("on_forward_backend", "forwarding"),
-    ("dash", "DASH"),
-    ("hls", "HLS"),
-    ("dvr", "recording"),
-    ("rtc", "WebRTC"),
-    ("srt", "SRT"),
-    ("rtsp", "RTSP"),
-];
+/// A block of SRS that is not built yet. Refused by name where it is switched on; `--lenient` goes without it.
+#[derive(Debug)]
+pub(super) struct Missing {
+    /// Where it stands.
+    pub(super) parent: Block,
+    pub(super) name: &'static str,
+    /// What it is, for people.
+    pub(super) capability: &'static str,
+    /// Directives in it, old spellings included.
+    pub(super) names: &'static [&'static str],
+}
 
-/// Variables of SRS that would switch on what we do not have begin with these.
-pub(super) const NOT_YET_VARIABLES: &[&str] = &[
-    "SRS_SRT_SERVER_",
-    "SRS_RTC_SERVER_",
-    "SRS_RTSP_SERVER_",
-    "SRS_HEARTBEAT_",
-    "SRS_STATS_",
-    "SRS_STREAM_CASTER_",
-    "SRS_VHOST_HLS_",
-    "SRS_VHOST_DASH_",
-    "SRS_VHOST_DVR_",
-    "SRS_VHOST_RTC_",
-    "SRS_VHOST_SRT_",
-    "SRS_VHOST_CLUSTER_",
-];
+impl Missing {
+    /// The block called `name` in `parent`.
+    pub(super) fn find(parent: Block, name: &str) -> Option<&'static Self> {
+        MISSING.iter().find(|missing| missing.parent == parent && missing.name == name)
+    }
+
+    /// What its directives' variables begin with.
+    pub(super) fn variables(&self) -> String {
+        format!("{}{}_", self.parent.variable_prefix(), self.name.to_uppercase())
+    }
+}
+
+macro_rules! missing {
+    ($($parent:ident $name:literal $capability:literal: $($inside:ident)*;)*) => {
+        /// What SRS has and we do not, yet.
+        pub(super) static MISSING: &[Missing] = &[$(Missing {
+            parent: Block::$parent,
+            name: $name,
+            capability: $capability,
+            names: &[$(stringify!($inside)),*],
+        },)*];
+    };
+}
+
+missing! {
+    Top "heartbeat" "heartbeats": enabled interval url device_id summaries ports auth;
+    Top "srt_server" "SRT":
+        enabled listen maxbw mss connect_timeout peer_idle_timeout default_app default_mode default_streamid peerlatency
+        recvlatency latency tsbpdmode tlpktdrop tlpkdrop sendbuf recvbuf payloadsize passphrase pbkeylen sei_filter
+        mix_correct;
+    Top "rtc_server" "WebRTC":
+        enabled listen protocol candidate use_auto_detect_network_ip ip_family api_as_candidates resolve_api_domain
+        keep_api_domain ecdsa encrypt reuseport merge_nalus dir perf_stat queue_length tcp black_hole;
+    Top "rtsp_server" "RTSP": enabled listen;
+    Top "stream_caster" "stream casters":
+        enabled caster output listen media_connect_timeout sip host tcp_enable rtp_port_min rtp_port_max wait_keyframe
+        rtp_idle_timeout audio_enable auto_create_channel;
+    Vhost "cluster" "edge and origin clusters":
+        mode origin token_traverse vhost debug_srs_upnode protocol follow_client origin_cluster coworkers;
+    Vhost "dash" "DASH":
+        enabled dash_fragment dash_update_period dash_timeshift dash_path dash_mpd_file dash_window_size dash_cleanup
+        dash_dispose;
+    Vhost "hls" "HLS":
+        enabled hls_use_fmp4 hls_fragment hls_td_ratio hls_aof_ratio hls_window hls_recover hls_on_error hls_path
+        hls_m3u8_file hls_ts_file hls_fmp4_file hls_init_file hls_entry_prefix hls_cleanup hls_dispose hls_wait_keyframe
+        hls_ts_floor hls_nb_notify hls_ctx hls_ts_ctx hls_master_m3u8_path_relative hls_keys hls_fragments_per_key
+        hls_key_file hls_key_file_path hls_key_url hls_dts_directly hls_acodec hls_vcodec hls_storage hls_mount;
+    Vhost "dvr" "recording": enabled dvr_apply dvr_plan dvr_path dvr_duration dvr_wait_keyframe time_jitter;
+    Vhost "rtc" "WebRTC":
+        enabled nack nack_no_copy nack_prefer_rtx twcc stun_timeout stun_strict_check dtls_role dtls_version drop_for_pt
+        rtmp_to_rtc keep_bframe keep_avc_nalu_sei opus_bitrate rtc_to_rtmp pli_for_rtmp aac_bitrate init_rate_from_sdp
+        keep_original_ssrc aac bframe;
+    Vhost "srt" "SRT": enabled srt_to_rtmp;
+    Vhost "rtsp" "RTSP": enabled rtmp_to_rtsp;
+}

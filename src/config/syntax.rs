@@ -174,6 +174,6 @@ fn is_directive(word: &str) -> bool {
     let blocks = ["rtmp", "rtmps", "vhost", "publish", "play", "include"];
     blocks.contains(&word)
         || KNOWN.iter().any(|known| known.name == word)
-        || srs::NOT_YET.iter().any(|(name, _)| *name == word)
+        || srs::MISSING.iter().any(|missing| missing.name == word)
         || srs::ACCEPTED.iter().any(|(_, name, _)| *name == word)
 }

@@ -30,6 +30,11 @@ impl<E: Endpoints> Shard<E> {
             self.stats.refused_by_rule.add(1);
             return Access::Refused(format!("{ip} may not {} (security)", action.name()));
         }
+        let page = connection.session.peer().page_url;
+        if !vhost.refer.allows(action, page) {
+            self.stats.refused_by_rule.add(1);
+            return Access::Refused(format!("a page at {page:?} may not {} (refer)", action.name()));
+        }
         if let Some(signed) = &vhost.signed_url
             && let Err(error) = access::check_signature(signed, action, &address.app, &address.stream, &address.param)
         {

@@ -34,6 +34,7 @@ mod peer;
 mod play;
 mod programs;
 mod publish;
+mod refer;
 mod relay;
 mod reload;
 mod rtmps;

@@ -2,9 +2,10 @@
 
 use super::load_tls;
 use crate::config::{
-    Action, Auth, Exporter, Hooks, HttpApi, HttpRemux, HttpServer, Listen, Rule, Security, Service, SignedUrl,
+    Action, Auth, Exporter, Hooks, HttpApi, HttpRemux, HttpServer, Listen, Refer, Rule, Security, Service, SignedUrl,
     directives::Block,
     explain::Line,
+    faults::Fault,
     mount,
     place::Word,
     section::{Loader, Section},
@@ -102,8 +103,9 @@ fn load_api(loader: &mut Loader, block: Vec<Directive>) -> WithEndpoints<HttpApi
         return (HttpApi::default(), Vec::new());
     }
     for (listen, word) in listen.iter().filter(|(listen, _)| auth.is_none() && !listen.address.ip().is_loopback()) {
-        let message = format!("the API at {} would be open to everybody", listen.address);
-        loader.fault(word, message, "add `auth { enabled on; username NAME; password WORD; }`, or listen on 127.0.0.1");
+        let message = format!("the API at {} has no `auth`, and answers this machine only", listen.address);
+        let fault = Fault::new(word, message);
+        loader.warnings.push(fault.help("add `auth { enabled on; username NAME; password WORD; }` for others"));
     }
     (HttpApi { enabled, listen: endpoints(&listen), crossdomain, raw, allow_reload, auth, tls }, listen)
 }
@@ -114,13 +116,19 @@ fn load_auth(mut section: Section<'_>) -> Option<Auth> {
     let (username, _) = section.text("username");
     let (password, _) = section.text("password");
     let (token, _) = section.text("token");
+    let (kind, _) = section.choice("type");
     section.loader.explained.push(Line::Close);
     let auth = Auth {
-        basic: (!username.is_empty() && !password.is_empty()).then_some((username, password)),
-        token: (!token.is_empty()).then_some(token),
+        basic: (kind != "bearer" && !username.is_empty() && !password.is_empty()).then_some((username, password)),
+        token: (kind != "basic" && !token.is_empty()).then_some(token),
     };
     if let Some(word) = enabled_word.filter(|_| enabled && auth.basic.is_none() && auth.token.is_none()) {
-        section.loader.fault(&word, "`auth` has nothing to compare with", "add `username` and `password`, or `token`");
+        let help = match kind.as_str() {
+            "basic" => "add `username` and `password`",
+            "bearer" => "add `token`",
+            _ => "add `username` and `password`, or `token`",
+        };
+        section.loader.fault(&word, "`auth` has nothing to compare with", help);
     }
     section.finish();
     enabled.then_some(auth)
@@ -151,6 +159,7 @@ pub(super) struct VhostBlocks {
     remux: Vec<Directive>,
     hooks: Vec<Directive>,
     security: Vec<Directive>,
+    refer: Vec<Directive>,
     signed_url: Vec<Directive>,
 }
 
@@ -161,15 +170,17 @@ impl VhostBlocks {
             remux: block("http_remux"),
             hooks: block("http_hooks"),
             security: block("security"),
+            refer: block("refer"),
             signed_url: block("signed_url"),
         }
     }
 
-    pub(super) fn load(self, loader: &mut Loader) -> (HttpRemux, Hooks, Security, Option<SignedUrl>) {
+    pub(super) fn load(self, loader: &mut Loader) -> (HttpRemux, Hooks, Security, Refer, Option<SignedUrl>) {
         (
             load_remux(Section::new(Block::HttpRemux, self.remux, loader)),
             load_hooks(Section::new(Block::HttpHooks, self.hooks, loader)),
             load_security(Section::new(Block::Security, self.security, loader)),
+            load_refer(Section::new(Block::Refer, self.refer, loader)),
             load_signed_url(Section::new(Block::SignedUrl, self.signed_url, loader)),
         )
     }
@@ -228,6 +239,22 @@ fn load_security(mut section: Section<'_>) -> Security {
     section.loader.explained.push(Line::Close);
     section.finish();
     Security { enabled, allow, deny }
+}
+
+fn load_refer(mut section: Section<'_>) -> Refer {
+    section.loader.explained.push(Line::Open("refer".to_owned()));
+    let enabled = section.flag("enabled");
+    let mut domains = |name| section.words(name, read_domain);
+    let refer = Refer { enabled, all: domains("all"), publish: domains("publish"), play: domains("play") };
+    section.loader.explained.push(Line::Close);
+    section.finish();
+    refer
+}
+
+/// A host name, in lower case; it is compared with those of pages, which have no path and no port then.
+fn read_domain(text: &str) -> Option<String> {
+    let plain = !text.is_empty() && !text.contains(['/', ':', '*', '?']) || text.parse::<IpAddr>().is_ok();
+    plain.then(|| text.trim_start_matches('.').to_ascii_lowercase()).filter(|name| !name.is_empty())
 }
 
 fn read_rule(words: &[&str]) -> Option<Rule> {
