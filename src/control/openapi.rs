@@ -24,9 +24,9 @@ pub(super) const NAMES: &[(&str, &str)] = &[
 ];
 
 macro_rules! paths {
-    ($($name:ident $path:literal $about:literal $answer:ident;)*) => {
+    ($($name:ident ($($method:ident)*) $path:literal $about:literal $answer:ident;)*) => {
         $(
-            #[utoipa::path(get, path = $path, description = $about, responses(
+            #[utoipa::path(method($($method),*), path = $path, description = $about, responses(
                 (status = 200, description = "As asked", body = model::$answer),
                 (status = 401, description = "Who asks has not proved who it is", body = Failure),
                 (status = 403, description = "Not for who asks", body = Failure),
@@ -39,18 +39,18 @@ macro_rules! paths {
 }
 
 paths! {
-    root "/api/v1/" "What there is" Urls;
-    versions "/api/v1/versions" "Version" Versions;
-    summaries "/api/v1/summaries" "Process and machine" Figures;
-    rusages "/api/v1/rusages" "What this process has used" Figures;
-    self_proc_stats "/api/v1/self_proc_stats" "This process" Figures;
-    system_proc_stats "/api/v1/system_proc_stats" "The machine's CPUs" Figures;
-    meminfos "/api/v1/meminfos" "The machine's memory, in KiB" Figures;
-    features "/api/v1/features" "What this server can" Figures;
-    requests "/api/v1/requests" "This request" Figures;
-    vhosts "/api/v1/vhosts" "Virtual hosts" Vhosts;
-    shards "/api/v1/shards" "Cores" Shards;
-    programs "/api/v1/programs" "Processes of exec, transcode and ingest" Programs;
+    root (get) "/api/v1/" "What there is" Urls;
+    versions (get post put) "/api/v1/versions" "Version" Versions;
+    summaries (get post put) "/api/v1/summaries" "Process and machine" Figures;
+    rusages (get) "/api/v1/rusages" "What this process has used" Figures;
+    self_proc_stats (get) "/api/v1/self_proc_stats" "This process" Figures;
+    system_proc_stats (get) "/api/v1/system_proc_stats" "The machine's CPUs" Figures;
+    meminfos (get) "/api/v1/meminfos" "The machine's memory, in KiB" Figures;
+    features (get) "/api/v1/features" "What this server can" Figures;
+    requests (get) "/api/v1/requests" "This request" Figures;
+    vhosts (get) "/api/v1/vhosts" "Virtual hosts" Vhosts;
+    shards (get) "/api/v1/shards" "Cores" Shards;
+    programs (get) "/api/v1/programs" "Processes of exec, transcode and ingest" Programs;
 }
 
 macro_rules! lists {

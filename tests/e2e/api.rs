@@ -122,6 +122,10 @@ fn kicking_a_client_works() {
     }
     let wrong = request(web.api(), "PUT", "/api/v1/streams", "Content-Length: 0\r\n");
     assert!(wrong.status == 405 && wrong.has("allow: get, head"), "{wrong:?}");
+    for (method, path) in [("POST", "/api/v1/versions"), ("PUT", "/api/v1/summaries")] {
+        let answer = request(web.api(), method, path, "Content-Length: 2\r\n\r\n{}");
+        assert!(answer.status == 200 && answer.json()["code"] == 0, "as SRS answers: {answer:?}");
+    }
     assert!(!get(web.api(), "/api/v1/streams?callback=x").text().contains("x("), "no JSONP");
     assert!(!get(web.api(), "/api/v1/versions").head.contains("access-control"), "crossdomain is off");
 }

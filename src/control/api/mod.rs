@@ -97,8 +97,16 @@ impl Api {
             return Err(wrong(StatusCode::NOT_FOUND, code::NO_SUCH_PATH, "no such path; /api/v1/ lists them"));
         }
         let kick = head.method == Method::DELETE && name == Some("clients") && id.is_some();
-        if head.method != Method::GET && head.method != Method::HEAD && !kick {
-            let allow = if name == Some("clients") && id.is_some() { "GET, HEAD, DELETE" } else { "GET, HEAD" };
+        // SRS's clients ask these by POST and PUT too; nothing changes.
+        let any = matches!(name, Some("versions" | "summaries"));
+        let asks = matches!(head.method, Method::GET | Method::HEAD)
+            || any && matches!(head.method, Method::POST | Method::PUT);
+        if !asks && !kick {
+            let allow = match name {
+                Some("clients") if id.is_some() => "GET, HEAD, DELETE",
+                _ if any => "GET, HEAD, POST, PUT",
+                _ => "GET, HEAD",
+            };
             return Ok(method_not_allowed(allow));
         }
         let ids = self.server.ids();
