@@ -216,6 +216,7 @@ fn describe(out: &mut String, block: Block, depth: usize) {
             ("", Values::Addresses, Block::Rtmps) => ("# ", "1443 [::]:1443"),
             ("", Values::Text(example) | Values::Secret(example), _) => ("# ", *example),
             ("", Values::Urls, _) => ("# ", "http://127.0.0.1:8085/api/v1/hooks"),
+            ("", Values::Path, _) => ("# ", "/etc/ssl/hooks-ca.pem"),
             ("", Values::Rules, _) => ("# ", "play 10.0.0.0/8"),
             ("", _, _) => ("# ", "1935 [::]:1935"),
             // What depends on other directives stands as a comment.

@@ -21,7 +21,7 @@ mod syntax;
 pub use explain::{Change, Explanation, full};
 pub use faults::{Fault, Faults};
 pub use forward::{Destination, Forward};
-pub use http::{Action, Auth, Exporter, Hooks, HttpApi, HttpRemux, HttpServer, Rule, Security, SignedUrl};
+pub use http::{Action, Auth, Exporter, HookUrl, Hooks, HttpApi, HttpRemux, HttpServer, Rule, Security, SignedUrl};
 
 use crate::tls;
 use directives::KNOWN;

@@ -132,6 +132,10 @@ mod tests {
         fn reload(&self) -> Receiver<Result<usize, String>> {
             unreachable!("nobody asks")
         }
+        fn hooks(&self) -> &crate::control::hooks::Hooks {
+            unreachable!("nobody asks for them here")
+        }
+
         fn ids(&self) -> (&str, &str) {
             ("", "")
         }

@@ -1,8 +1,10 @@
 //! A player: a subscription, and the sink that puts what it gets on a wire.
 
-use super::port::{Frame, Id, ImageKey, Sink, Start};
+use super::{
+    audience::AtEnd,
+    port::{Frame, Id, ImageKey, Sink, Start},
+};
 use crate::{
-    control::hooks,
     media::{Entry, Headers, Reader, Rendition, Replica, Step, Subscription},
     mesh::{relay::StreamId, seats::Seat},
     sys::Gather,
@@ -34,7 +36,7 @@ pub(super) struct Play<S> {
     /// Of what its sink has made of the stream.
     pub(super) reader: Option<Reader>,
     /// Whom to tell when it ends.
-    pub(super) on_stop: Option<Box<hooks::Event>>,
+    pub(super) on_stop: AtEnd,
     /// Held where it came in elsewhere.
     pub(super) seat: Option<Seat>,
 }
@@ -95,7 +97,7 @@ impl<S: Sink> Play<S> {
             announced: false,
             begun: false,
             sink,
-            on_stop: None,
+            on_stop: AtEnd::default(),
             reader: None,
             seat: None,
         }

@@ -9,6 +9,7 @@ mod datagrams;
 mod keep_awake;
 mod ktls;
 mod listen;
+mod resolve;
 mod send_ring;
 mod socket;
 
@@ -19,6 +20,7 @@ pub use keep_awake::KeepAwake;
 pub use ktls::has_ktls;
 pub(crate) use ktls::{offload, prepare};
 pub use listen::{Acceptor, BACKLOG, ListenError, Listeners};
+pub use resolve::Lookups;
 pub use send_ring::{Ended, Gather, Notifier, SendBuf, SendKey, SendRing};
 pub use socket::{Receiver, SEND_BUFFER_BYTES, disable_huge_pages, file_limit, raise_file_limit};
 pub(crate) use socket::{has_ended, has_unread, set_nodelay, shutdown};

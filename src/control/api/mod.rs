@@ -273,6 +273,7 @@ impl Api {
             connections: self.server.connections(),
             cpu_load: self.sampler.process_load(),
             ids: self.server.ids(),
+            hooks: self.server.hooks(),
         };
         reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::write(&seen))
     }
