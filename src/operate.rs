@@ -13,6 +13,8 @@ use signal_hook::{
 };
 use std::time::{Duration, Instant};
 
+/// How long hooks may take to be told of what has ended, before the process ends.
+const HOOKS_LIMIT: Duration = Duration::from_secs(2);
 /// How long shards may take to stop before the process ends without them.
 const STOP_LIMIT: Duration = Duration::from_millis(700);
 /// How often a drain looks who is still here.
@@ -70,7 +72,11 @@ impl Operation {
     fn stop(&self) -> Result<(), usize> {
         notify(&[NotifyState::Stopping]);
         self.server.stop();
-        self.server.wait(STOP_LIMIT).map(drop)
+        self.server.wait(STOP_LIMIT)?;
+        if !self.server.tell_hooks(HOOKS_LIMIT) {
+            tracing::warn!("hooks: not everything could be told before the end");
+        }
+        Ok(())
     }
 
     /// Reads the configuration anew and brings it into force, or leaves everything as it is and says why. Returns

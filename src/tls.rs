@@ -81,12 +81,6 @@ impl Acceptor {
     /// # Errors
     /// [`LoadError`].
     pub fn load(key: &Path, cert: &Path) -> Result<Self, LoadError> {
-        let explain = |error: PemError| {
-            if let PemError::Io(error) = &error {
-                return error.to_string();
-            }
-            if matches!(error, PemError::NoItemsFound) { "it holds none".to_owned() } else { error.to_string() }
-        };
         let key_error = |error: String| LoadError::Key(key.to_owned(), error);
         let cert_error = |error: String| LoadError::Cert(cert.to_owned(), error);
         let private = PrivateKeyDer::from_pem_file(key).map_err(|error| key_error(explain(error)))?;
@@ -134,9 +128,26 @@ impl Acceptor {
     }
 }
 
-/// Opens connections to servers whose certificates the system trusts.
+fn explain(error: PemError) -> String {
+    match error {
+        PemError::Io(error) => error.to_string(),
+        PemError::NoItemsFound => "it holds none".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Opens connections to servers whose certificates are trusted.
 #[derive(Clone)]
 pub struct Connector(Arc<ClientConfig>);
+
+/// The same one, not one of the same making.
+impl PartialEq for Connector {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Connector {}
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -159,6 +170,32 @@ impl Connector {
                 "no certificates of authorities are found{why}; install ca-certificates, or set SSL_CERT_FILE"
             ));
         }
+        Self::trusting(roots)
+    }
+
+    /// Trusts the authorities of a PEM file alone.
+    ///
+    /// # Errors
+    /// In words: it cannot be read, or holds no authority's certificate.
+    pub fn with_authorities(path: &Path) -> Result<Self, String> {
+        let found: Result<Vec<_>, PemError> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+        let found = found.map_err(explain)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in found {
+            roots.add(certificate).map_err(|error| format!("a certificate of no authority: {error}"))?;
+        }
+        if roots.is_empty() {
+            return Err(explain(PemError::NoItemsFound));
+        }
+        Self::trusting(roots)
+    }
+
+    /// Tells this one's trust from that of others, as long as it is there.
+    pub fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
+    fn trusting(roots: RootCertStore) -> Result<Self, String> {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| error.to_string())?;

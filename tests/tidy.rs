@@ -32,7 +32,8 @@ const PORT: &str = "core::port::";
 /// The load generator must not know the server's inside.
 const BENCH_MAY_USE: &[&str] = &["proto", "sys", "stats"];
 /// Where glommio's name may appear; in `control` for an executor of its own.
-const GLOMMIO: &[&str] = &["src/sys/", "src/glue/", "src/control/plane.rs", "src/control/shards.rs", "bench/"];
+const GLOMMIO: &[&str] =
+    &["src/sys/", "src/glue/", "src/control/plane.rs", "src/control/shards.rs", "src/control/hooks/", "bench/"];
 /// Protocols, which the shard and its streams do not know. FLV's tags are the media itself.
 const PROTOCOLS: &[&str] = &["rtmp", "http", "websocket", "ts"];
 const LINES_MAX: usize = 500;

@@ -368,7 +368,7 @@ known! {
             "Ours. How long a request for a stream that nobody publishes waits for it before 404.";
     }
     HttpHooks {
-        "enabled" Flag, "off", NextConnection, "Whether the URLs below are called: POST with JSON; 200 with 0 or {\"code\":0} allows.";
+        "enabled" Flag, "off", NextConnection, "Whether the URLs below are called: POST with JSON; 200 or 201 with 0 or {\"code\":0} allows.";
         "on_connect" Urls, "", NextConnection, "Asked when somebody connects.";
         "on_close" Urls, "", NextConnection, "Told when a connection ends.";
         "on_publish" Urls, "", NextConnection, "Asked when somebody publishes.";
@@ -377,7 +377,9 @@ known! {
         "on_stop" Urls, "", NextConnection, "Told when a play ends.";
         "timeout" Number("ms", 100..=60_000), "3000", NextConnection, "Ours. How long an answer may take, all URLs of an event together.";
         "on_failure" Word(&["reject", "allow"]), "reject", NextConnection,
-            "Ours. What no answer means: nothing within the timeout, no 200, or no JSON.";
+            "Ours. What no answer means: nothing within the timeout, no 200 or 201, or no JSON.";
+        "hook_ca" Path, "", NextConnection,
+            "Ours. A PEM file with the authorities that https servers of hooks must be trusted by; without it, those of the system.";
     }
     Forward {
         "enabled" Flag, "off", NextPublish, "Whether every publish is pushed on to other RTMP servers.";

@@ -230,6 +230,7 @@ fn describe(out: &mut String, block: Block, depth: usize) {
             ("", Values::Addresses, Block::Rtmps) => ("# ", "1443 [::]:1443"),
             ("", Values::Text(example) | Values::Secret(example), _) => ("# ", *example),
             ("", Values::Urls, _) => ("# ", "http://127.0.0.1:8085/api/v1/hooks"),
+            ("", Values::Path, _) => ("# ", "/etc/ssl/hooks-ca.pem"),
             ("", Values::Rules, _) => ("# ", "play 10.0.0.0/8"),
             ("", Values::Command, _) => ("# ", "ffmpeg -f flv -i [url] -c copy -y ./[stream].flv >./[stream].log 2>&1"),
             ("", Values::Options, _) => ("# ", "{ NAME VALUE; }"),

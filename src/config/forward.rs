@@ -1,6 +1,6 @@
 //! A vhost's `forward` section.
 
-use super::{explain::Line, section::Section};
+use super::{HookUrl, explain::Line, section::Section};
 use crate::proto::{address::split_port, rtmp::url::default_port};
 
 /// Where every publish of a vhost is pushed on to; nowhere unless enabled.
@@ -9,7 +9,7 @@ pub struct Forward {
     /// The same stream there. SRS: `destination`.
     pub destinations: Vec<Destination>,
     /// Who is asked where to; goes before `destinations`. SRS: `backend`.
-    pub backend: Option<String>,
+    pub backend: Option<HookUrl>,
 }
 
 /// One server.

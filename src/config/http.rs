@@ -1,8 +1,9 @@
 //! What HTTP, hooks and access rules have of a configuration.
 
-use super::{Listen, tls};
+use super::Listen;
+use crate::{proto::http::url::HttpUrl, tls};
 use ipnet::IpNet;
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 /// The `http_server` section; listens nowhere unless enabled.
 #[derive(Clone, Debug, Default)]
@@ -87,25 +88,30 @@ pub struct HttpRemux {
     pub fast_cache_ms: u32,
 }
 
+/// A URL that the server calls.
+pub type HookUrl = Arc<HttpUrl>;
+
 /// A vhost's `http_hooks` section; no URLs unless enabled.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Hooks {
     /// Asked when somebody connects.
-    pub on_connect: Vec<String>,
+    pub on_connect: Vec<HookUrl>,
     /// Told when a connection ends.
-    pub on_close: Vec<String>,
+    pub on_close: Vec<HookUrl>,
     /// Asked when somebody publishes.
-    pub on_publish: Vec<String>,
+    pub on_publish: Vec<HookUrl>,
     /// Told when a publish ends.
-    pub on_unpublish: Vec<String>,
+    pub on_unpublish: Vec<HookUrl>,
     /// Asked when somebody plays.
-    pub on_play: Vec<String>,
+    pub on_play: Vec<HookUrl>,
     /// Told when a play ends.
-    pub on_stop: Vec<String>,
+    pub on_stop: Vec<HookUrl>,
     /// For all URLs of an event together, in ms. Ours: `timeout`.
     pub timeout_ms: u32,
     /// Whether no answer allows. Ours: `on_failure allow`.
     pub fail_open: bool,
+    /// Whom https servers must be trusted by; `None` is whom the system trusts. Ours: `hook_ca`.
+    pub trust: Option<tls::Connector>,
 }
 
 /// What somebody wants of a stream.

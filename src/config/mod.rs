@@ -23,7 +23,9 @@ mod syntax;
 pub use explain::{Change, Explanation, full};
 pub use faults::{Fault, Faults};
 pub use forward::{Destination, Forward};
-pub use http::{Action, Auth, Exporter, Hooks, HttpApi, HttpRemux, HttpServer, Refer, Rule, Security, SignedUrl};
+pub use http::{
+    Action, Auth, Exporter, HookUrl, Hooks, HttpApi, HttpRemux, HttpServer, Refer, Rule, Security, SignedUrl,
+};
 pub use programs::{Engine, Ingest, Programs, Transcode};
 
 use crate::tls;

@@ -2,7 +2,7 @@
 //! default. What is left in the end is unknown.
 
 use super::{
-    Listen, Service,
+    HookUrl, Listen, Service,
     directives::{Block, KNOWN, Known, Values, known},
     explain::{Line, Origin, quoted},
     faults::{Fault, nearest},
@@ -10,7 +10,11 @@ use super::{
     srs::{ACCEPTED, MISSING, Missing},
     syntax::Directive,
 };
-use std::net::{Ipv4Addr, SocketAddr};
+use crate::proto::http::url::HttpUrl;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 /// What loading finds, beside the configuration itself.
 #[derive(Debug, Default)]
@@ -470,9 +474,8 @@ fn read_number(values: &Values, text: &str) -> Option<Option<u32>> {
 }
 
 /// `http[s]://host[:port]/path`.
-pub(super) fn url(text: &str) -> Option<String> {
-    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
-    (!rest.is_empty() && !rest.starts_with('/')).then(|| text.to_owned())
+pub(super) fn url(text: &str) -> Option<HookUrl> {
+    HttpUrl::read(text).map(Arc::new)
 }
 
 /// `[ip:]port`; a bare port is on `host`.

@@ -61,7 +61,7 @@ fn mac(key: &str, action: Action, app: &str, stream: &str, expires: &str) -> Opt
 }
 
 /// Where a client came in: the shard, and its place there. It keeps its id when it moves.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct ClientId {
     /// The shard that accepted it.
     pub shard: usize,

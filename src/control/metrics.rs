@@ -1,6 +1,10 @@
 //! Prometheus's text format 0.0.4: SRS's names, and ours.
 
-use super::{ForwardReport, ForwardState, ShardReport, StreamReport, merge, system};
+use super::{
+    ForwardReport, ForwardState, ShardReport, StreamReport,
+    hooks::{Count, Hooks},
+    merge, system,
+};
 use crate::{
     config::Exporter,
     programs,
@@ -23,6 +27,7 @@ pub(super) struct Seen<'a> {
     pub(super) cpu_load: f64,
     pub(super) ids: (&'a str, &'a str),
     pub(super) programs: &'a [programs::Report],
+    pub(super) hooks: &'a Hooks,
 }
 
 /// The text so far.
@@ -83,6 +88,7 @@ pub(super) fn write(seen: &Seen<'_>) -> String {
     write_srs(&mut text, seen, streams.len());
     write_shards(&mut text, seen);
     write_refusals(&mut text, seen.stats);
+    write_hooks(&mut text, seen.hooks);
     text.head("corecast_memory_bytes", "gauge", "Memory by kind: media in the streams' logs, the process as a whole.");
     let logs: u64 = seen.reports.iter().map(|report| report.log_bytes).sum();
     text.line(format_args!("corecast_memory_bytes{{kind=\"media\"}} {logs}"));
@@ -176,6 +182,27 @@ fn write_refusals(text: &mut Text, stats: &[Arc<ShardStats>]) {
         let sum: u64 = stats.iter().map(|stats| value(stats)).sum();
         text.line(format_args!("{name}{{reason=\"{reason}\"}} {sum}"));
     }
+}
+
+fn write_hooks(text: &mut Text, hooks: &Hooks) {
+    type Row = (&'static str, &'static str, fn(&Count) -> u64);
+    let rows: [Row; 2] = [
+        ("corecast_hook_events_dropped_total", "Events that hooks were never told of, or asked.", |count| {
+            count.dropped
+        }),
+        ("corecast_hook_calls_failed_total", "Calls of hooks without a good answer.", |count| count.failed),
+    ];
+    for (name, help, value) in rows {
+        text.head(name, "counter", help);
+        for count in hooks.counts() {
+            text.line(format_args!("{name}{{action=\"{}\"}} {}", count.action, value(&count)));
+        }
+    }
+    let (questions, notifications) = hooks.waiting_bytes();
+    let name = "corecast_hook_waiting_bytes";
+    text.head(name, "gauge", "Memory of events that wait for hooks.");
+    text.line(format_args!("{name}{{kind=\"question\"}} {questions}"));
+    text.line(format_args!("{name}{{kind=\"notification\"}} {notifications}"));
 }
 
 /// Figures of those streams that have the most players, and of the rest in one.
@@ -280,6 +307,7 @@ mod tests {
             cpu_load: 0.5,
             ids: ("a", "b"),
             programs: &[],
+            hooks: &Hooks::default(),
         };
         let text = write(&seen);
         let players: Vec<&str> = text.lines().filter(|line| line.starts_with("corecast_stream_players{")).collect();
@@ -295,6 +323,7 @@ mod tests {
             "corecast_frame_age_seconds_bucket{shard=\"0\",le=\"0.005\"} 1",
             "corecast_frame_age_seconds_sum{shard=\"0\"} 0.004",
             "corecast_refusals_total{reason=\"hook\"} 0",
+            "corecast_hook_events_dropped_total{action=\"on_stop\"} 0",
             "srs_streams 4",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");

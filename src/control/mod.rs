@@ -99,6 +99,8 @@ pub trait Server: Send + 'static {
     fn programs(&self) -> Option<Receiver<Vec<programs::Report>>>;
     /// What tells this process from others: SRS's `server` and `service`.
     fn ids(&self) -> (&str, &str);
+    /// Who calls hooks.
+    fn hooks(&self) -> &hooks::Hooks;
     /// The process's clock, in ms.
     fn now_ms(&self) -> u64;
 }

@@ -135,6 +135,9 @@ mod tests {
         fn programs(&self) -> Option<Receiver<Vec<crate::programs::Report>>> {
             None
         }
+        fn hooks(&self) -> &crate::control::hooks::Hooks {
+            unreachable!("nobody asks for them here")
+        }
 
         fn ids(&self) -> (&str, &str) {
             ("", "")

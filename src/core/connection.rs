@@ -48,6 +48,8 @@ pub(super) struct Connection<E: Endpoints> {
     pub(super) pending: Option<Pending<E::Sink>>,
     /// It has played, and goes nowhere to play.
     pub(super) stays: bool,
+    /// It has connected, and `on_connect` is to be asked with the first stream that it wants.
+    pub(super) unasked: bool,
     /// Whom to tell when it ends.
     pub(super) on_close: Option<Box<hooks::Event>>,
     /// In ms of the process's clock.
@@ -101,6 +103,7 @@ impl<E: Endpoints> Connection<E> {
             pending: None,
             outbound: None,
             stays: false,
+            unasked: false,
             on_close: None,
             started_ms: now_ms,
             received_bytes: 0,
@@ -195,7 +198,15 @@ pub(super) enum Pending<S> {
 /// What is done once a hook has allowed it.
 #[derive(Debug)]
 pub(super) enum Wish<S> {
-    Connect,
+    /// The connection, with the first stream that is wanted.
+    Connect(Box<Wanted<S>>),
+    Publish(Box<Request>),
+    Play(Box<Request>, S),
+}
+
+/// What a connection wants of a stream.
+#[derive(Debug)]
+pub(super) enum Wanted<S> {
     Publish(Box<Request>),
     Play(Box<Request>, S),
 }

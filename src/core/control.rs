@@ -30,7 +30,7 @@ impl<E: Endpoints> Shard<E> {
         let at = connection.publishes.iter().position(|publish| publish.serial == publisher.publish)?;
         let mut publish = connection.publishes.remove(at);
         self.stats.publishers.sub(1);
-        self.tell(publish.on_end.take());
+        self.tell_end(std::mem::take(&mut publish.on_end));
         self.end_programs(&publish);
         Some(publish.id)
     }

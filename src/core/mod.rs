@@ -10,6 +10,7 @@
 //!   order in which it was due.
 
 mod access;
+mod audience;
 mod budget;
 mod connection;
 mod control;
@@ -30,6 +31,7 @@ mod shared;
 mod survey;
 #[cfg(test)]
 mod testing;
+mod told;
 
 pub(crate) use messages::ShardMessage;
 pub(crate) use moving::{Moved, Taken};
@@ -347,8 +349,8 @@ impl<E: Endpoints> Shard<E> {
             return;
         };
         if let Some(event) = &mut connection.on_close {
-            event.body.insert("send_bytes".to_owned(), connection.sent_bytes.into());
-            event.body.insert("recv_bytes".to_owned(), connection.received_bytes.into());
+            event.body.add("send_bytes", connection.sent_bytes);
+            event.body.add("recv_bytes", connection.received_bytes);
         }
         self.tell(connection.on_close.take());
         // What the read saw may be but the echo of our own shutdown, whose reason counts then.

@@ -123,12 +123,7 @@ impl<E: Endpoints> Shard<E> {
         if forward.is_empty() {
             return None;
         }
-        let ask = forward.backend.as_ref().and_then(|url| {
-            let mut event = self.hook_event(connection, "on_forward", std::slice::from_ref(url), request)?;
-            // No answer is asked for again.
-            event.fail_open = false;
-            Some(event)
-        });
+        let ask = forward.backend.as_ref().and_then(|url| self.forward_event(connection, request, url));
         let path = connection.session.peer().path;
         let mark = self.mark(&request.key);
         let path = if path.is_empty() { mark } else { format!("{path},{mark}") };

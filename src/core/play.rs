@@ -1,11 +1,11 @@
 //! A player: a subscription, and the sink that puts what it gets on a wire.
 
 use super::{
+    audience::AtEnd,
     images::{Images, Share},
     port::{Frame, Id, Sink, Start},
 };
 use crate::{
-    control::hooks,
     media::{Entry, Headers, Reader, Rendition, Replica, Step, Subscription},
     mesh::{relay::StreamId, seats::Seat},
     sys::Gather,
@@ -35,7 +35,7 @@ pub(super) struct Play<S> {
     /// Of what its sink has made of the stream.
     pub(super) reader: Option<Reader>,
     /// Whom to tell when it ends.
-    pub(super) on_stop: Option<Box<hooks::Event>>,
+    pub(super) on_stop: AtEnd,
     /// Held where it came in elsewhere.
     pub(super) seat: Option<Seat>,
 }
@@ -83,7 +83,7 @@ impl<S: Sink> Play<S> {
             announced: false,
             begun: false,
             sink,
-            on_stop: None,
+            on_stop: AtEnd::default(),
             reader: None,
             seat: None,
         }

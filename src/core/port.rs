@@ -140,7 +140,7 @@ pub struct Peer<'a> {
 pub enum Output<S> {
     /// The handshake is done; what is to be noted of it.
     Ready(&'static str),
-    /// Ask whether there may be a connection. Answered by [`Word::Connected`] or [`Word::ConnectRefused`].
+    /// Ask whether there may be a connection. Answered by [`Word::Connected`].
     Connect(Box<Connect>),
     /// Publish a stream. Answered by [`Word::Published`] or [`Word::PublishRefused`].
     Publish(Box<Request>),
@@ -228,8 +228,6 @@ impl Request {
 pub enum Word<'a> {
     /// It may go on.
     Connected,
-    /// It may not, and why; the connection is closed.
-    ConnectRefused(&'a str),
     /// It publishes.
     Published(Id),
     /// It does not publish, or no more, and why.

@@ -1,9 +1,12 @@
 //! A publish, and what the log says of it.
 
-use super::port::{CloseReason, Id};
+use super::{
+    audience::AtEnd,
+    port::{CloseReason, Id},
+};
 use crate::{
     config,
-    control::{AudioReport, VideoReport, hooks},
+    control::{AudioReport, VideoReport},
     mesh::relay::StreamId,
     programs,
     proto::{
@@ -44,7 +47,7 @@ pub(super) struct Publish {
     heard_ms: Option<u64>,
     pub(super) summary: Box<Summary>,
     /// Whom to tell when it ends.
-    pub(super) on_end: Option<Box<hooks::Event>>,
+    pub(super) on_end: AtEnd,
     /// What programs of the vhost are to know of it, until they do.
     pub(super) for_programs: Option<Box<programs::Publish>>,
     /// They know.
@@ -78,7 +81,7 @@ impl Publish {
         key: String,
         started_ms: u64,
         settings: config::Publish,
-        on_end: Option<Box<hooks::Event>>,
+        on_end: AtEnd,
     ) -> Self {
         let summary = Summary {
             key,

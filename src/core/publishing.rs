@@ -3,7 +3,7 @@
 use super::{
     Outcome, Shard, ShardMessage,
     access::Access,
-    connection::{Connection, Pending, Turn, Wish},
+    connection::{Connection, Pending, Turn, Wanted, Wish},
     messages::Publisher,
     place,
     port::{CloseReason, Endpoints, Id, Request, Session, Word},
@@ -32,6 +32,10 @@ impl<E: Endpoints> Shard<E> {
         connection: &mut Connection<E>,
         request: Box<Request>,
     ) -> Outcome {
+        if let Some(event) = self.connect_event(connection, &request) {
+            connection.wish = Some(Wish::Connect(Box::new(Wanted::Publish(request))));
+            return Outcome::Ask { event, unread: Vec::new() };
+        }
         match self.access(connection, Action::Publish, &request) {
             _ if self.goes_round(connection, &request.key) => {
                 let why = format!("{}: the stream comes from here: its forwards go round", request.key);
@@ -56,7 +60,7 @@ impl<E: Endpoints> Shard<E> {
         tries: usize,
     ) -> Outcome {
         let Request { id: number, ref key, ref vhost, .. } = *request;
-        let on_end = self.hook_event(connection, "on_unpublish", &vhost.hooks.on_unpublish, &request);
+        let on_end = self.unpublish_event(connection, &request);
         let settings = stream_settings(vhost);
         let replace = vhost.publish.takeover == Takeover::Replace;
         if connection.publishes.iter().any(|publish| publish.id == number)
@@ -200,7 +204,7 @@ impl<E: Endpoints> Shard<E> {
             Target::Remote { stream: None, .. } => return,
         }
         self.stats.publishers.sub(1);
-        self.tell(publish.on_end.take());
+        self.tell_end(std::mem::take(&mut publish.on_end));
         self.end_programs(&publish);
         if publish.summary.finish() {
             log_publish(connection, &publish.summary);

@@ -3,8 +3,9 @@
 use super::{
     Outcome, SCRATCH_BYTES, Shard,
     access::Access,
+    audience::AtEnd,
     budget::Budget,
-    connection::{Connection, Pending, Turn, Wish},
+    connection::{Connection, Pending, Turn, Wanted, Wish},
     member,
     play::Play,
     port::{CloseReason, Connect, Endpoints, Id, Output, Request, Session, Sink, Word},
@@ -196,25 +197,16 @@ impl<E: Endpoints> Shard<E> {
         Outcome::Continue
     }
 
-    /// A connection, before it is known whether it may be.
+    /// A connection. As SRS has it, hooks are asked when it is known what for: with its first stream.
     fn wants_connection(&mut self, connection: &mut Connection<E>, connect: &Connect) -> Outcome {
-        let Connect { vhost, app } = connect;
-        let asks = self.connection_event(connection, "on_connect", &vhost.hooks.on_connect, vhost, app);
-        connection.on_close = self.connection_event(connection, "on_close", &vhost.hooks.on_close, vhost, app);
-        match asks {
-            Some(event) => {
-                connection.wish = Some(Wish::Connect);
-                Outcome::Ask { event, unread: Vec::new() }
-            }
-            None => {
-                connection.session.told(Word::Connected, &self.shared.context());
-                Outcome::Continue
-            }
-        }
+        connection.unasked = connection.outbound.is_none();
+        connection.on_close = self.close_event(connection, &connect.vhost, &connect.app);
+        connection.session.told(Word::Connected, &self.shared.context());
+        Outcome::Continue
     }
 
     /// A play, before it is known whether it may be.
-    fn wants_play(
+    pub(super) fn wants_play(
         &mut self,
         id: usize,
         connection: &mut Connection<E>,
@@ -227,6 +219,10 @@ impl<E: Endpoints> Shard<E> {
                 true => self.begin_play(id, connection, &request, sink, None),
                 false => Outcome::Close(CloseReason::Unpublished),
             };
+        }
+        if let Some(event) = self.connect_event(connection, &request) {
+            connection.wish = Some(Wish::Connect(Box::new(Wanted::Play(request, sink))));
+            return Outcome::Ask { event, unread: Vec::new() };
         }
         match self.access(connection, Action::Play, &request) {
             Access::Granted => self.play(id, connection, request, sink),
@@ -281,9 +277,9 @@ impl<E: Endpoints> Shard<E> {
         let on_stop = match connection.outbound {
             Some(outbound) => {
                 self.outbound_plays(outbound);
-                None
+                AtEnd::default()
             }
-            None => self.hook_event(connection, "on_stop", &vhost.hooks.on_stop, request),
+            None => self.stop_event(connection, request),
         };
         // A second play under the same number replaces the first one (RTMP 1.0 §7.2.2.1).
         self.close_service(id, connection, *play);
@@ -320,7 +316,7 @@ impl<E: Endpoints> Shard<E> {
     }
 
     pub(super) fn end_play(&mut self, id: usize, mut play: Play<E::Sink>) {
-        self.tell(play.on_stop.take());
+        self.tell_end(std::mem::take(&mut play.on_stop));
         if let Some(stream) = self.relay.stream_mut(play.stream) {
             stream.replica.schedule.remove(member(id, play.id));
             if play.reader.take().is_some() {

@@ -1,6 +1,6 @@
 //! What all shards share; nothing of it is touched on the data path.
 
-use super::{port::Context, publish::Publish};
+use super::{audience::Audience, port::Context, publish::Publish};
 use crate::{
     config::Config,
     control::{Handed, hooks::Hooks},
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) ktls: bool,
     /// Who plays at a stream's home though it came in elsewhere.
     pub(super) seats: Arc<Seats>,
+    /// Who is there, for hooks.
+    pub(super) audience: Arc<Audience>,
     started: Instant,
 }
 
@@ -66,6 +68,7 @@ impl Shared {
             service_id: format!("{:08x}", fastrand::u32(..)),
             ktls: sys::has_ktls(),
             seats: Arc::default(),
+            audience: Arc::default(),
             started: Instant::now(),
         }
     }

@@ -201,6 +201,11 @@ impl Server {
         self.wakers.iter().for_each(ShardWaker::wake);
     }
 
+    /// Waits until hooks have been told of everything, at most `limit`; tells whether they have.
+    pub fn tell_hooks(&self, limit: Duration) -> bool {
+        self.shared.hooks.flush(limit)
+    }
+
     /// Waits until all shards have stopped, at most `limit`.
     ///
     /// # Errors

@@ -4,30 +4,19 @@ use super::task::{Local, run};
 use crate::{
     control::hooks,
     core::{Errand, Follow, Outcome, Step},
-    sys::{CpuMask, Receiver},
+    sys::{CpuMask, Lookups, Receiver},
 };
 use glommio::{spawn_local, timer::Timer};
-use std::{
-    io,
-    net::{IpAddr, SocketAddr, ToSocketAddrs},
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, rc::Rc, time::Duration};
 
 /// How long one address may take to answer.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 3;
-/// Names that are looked up at once, by all shards.
-const LOOKUPS_MAX: usize = 16;
 /// Before a question is asked again that got no good answer.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
 
-static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+static LOOKUPS: Lookups = Lookups::new();
 
 /// Sees to what has come up.
 pub(super) fn see_to(local: &Rc<Local>, errands: Vec<Errand>) {
@@ -86,7 +75,7 @@ async fn see_to_target(local: Rc<Local>, id: usize) {
 }
 
 async fn dial(cpus: Option<CpuMask>, host: &str, port: u16) -> io::Result<Receiver> {
-    let addresses = look_up(cpus, host, port).await?;
+    let addresses = LOOKUPS.find(cpus, host, port).await?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses.into_iter().take(ADDRESSES_MAX) {
         match Receiver::connect(address, CONNECT).await {
@@ -95,31 +84,4 @@ async fn dial(cpus: Option<CpuMask>, host: &str, port: u16) -> io::Result<Receiv
         }
     }
     Err(last)
-}
-
-/// Finds a host's addresses. The system's resolver blocks, so that it has a thread of its own for each name.
-async fn look_up(cpus: Option<CpuMask>, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(address, port)]);
-    }
-    if LOOKUPS.fetch_add(1, Ordering::Relaxed) >= LOOKUPS_MAX {
-        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
-        return Err(io::Error::new(io::ErrorKind::WouldBlock, "too many names are looked up"));
-    }
-    let (tell, told) = async_channel::bounded(1);
-    let name: Arc<str> = host.into();
-    let thread = std::thread::Builder::new().name("resolve".to_owned()).spawn(move || {
-        if let Some(cpus) = cpus {
-            cpus.apply();
-        }
-        let found = (&*name, port).to_socket_addrs().map(Iterator::collect);
-        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
-        // Who asked may be gone.
-        drop(tell.try_send(found));
-    });
-    if let Err(error) = thread {
-        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
-        return Err(error);
-    }
-    told.recv().await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
 }

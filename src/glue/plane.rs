@@ -3,7 +3,7 @@
 use super::{Control, Server};
 use crate::{
     config::Config,
-    control::{self, Call},
+    control::{self, Call, hooks::Hooks},
     core::Shared,
     mesh::ring::ShardWaker,
     programs,
@@ -77,6 +77,10 @@ impl control::Server for Handle {
 
     fn ids(&self) -> (&str, &str) {
         (&self.shared.server_id, &self.shared.service_id)
+    }
+
+    fn hooks(&self) -> &Hooks {
+        &self.shared.hooks
     }
 
     fn now_ms(&self) -> u64 {

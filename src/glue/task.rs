@@ -228,8 +228,9 @@ async fn ask(local: &Rc<Local>, id: usize, event: hooks::Event, unread: Vec<u8>)
     match guarded(|| local.shard.borrow_mut().resume_wish(id, verdict)) {
         Outcome::Move { home, .. } => Outcome::Move { home, unread },
         Outcome::Retry { .. } => Outcome::Retry { unread },
+        Outcome::Ask { event, .. } => Outcome::Ask { event, unread },
         Outcome::Continue => Outcome::Later { unread },
-        outcome @ (Outcome::Later { .. } | Outcome::Ask { .. } | Outcome::HandOver | Outcome::Close(_)) => outcome,
+        outcome @ (Outcome::Later { .. } | Outcome::HandOver | Outcome::Close(_)) => outcome,
     }
 }
 

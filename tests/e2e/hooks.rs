@@ -151,12 +151,14 @@ fn hooks_refuse_connects_publishes_and_plays() {
     let web = Web::start(&format!("http_remux {{ enabled on; }} {}", section(&hook, "")));
     let _live = Live::start(web.server.address(), "live", "s", 20, 25, 0);
     let mut peer = Peer::handshake(web.server.address(), corecast::proto::rtmp::handshake::Scheme::Simple);
+    // As with SRS, a connection is judged with the first stream that it wants.
     peer.connect_app("closed", &format!("rtmp://{}/closed", web.server.address()));
-    assert!(
-        peer.until_closed()
-            .iter()
-            .any(|message| String::from_utf8_lossy(&message.payload).contains("NetConnection.Connect.Rejected"))
-    );
+    peer.expect_result(1.0);
+    let msid = peer.create_stream();
+    let name = corecast::proto::amf::Value::string("s");
+    peer.command(msid, "publish", 5.0, &[corecast::proto::amf::Value::Null, name]);
+    peer.expect_status("NetStream.Publish.BadName");
+    assert!(peer.next().is_none(), "closed");
     for (command, code) in [("publish", "NetStream.Publish.BadName"), ("play", "NetStream.Play.Failed")] {
         let mut peer = Peer::connect(web.server.address(), "live");
         let msid = peer.create_stream();
@@ -175,7 +177,8 @@ fn hooks_refuse_connects_publishes_and_plays() {
 fn only_shards_are_pinned() {
     let hook = Hook::start(|_| Some("0".to_owned()));
     let web = Web::start(&format!("http_remux {{ enabled on; }} {}", section(&hook, "")));
-    let peers: Vec<Peer> = (0..8).map(|_| Peer::connect(web.server.address(), "live")).collect();
+    let peers: Vec<Peer> =
+        (0..8).map(|number| Peer::publish(web.server.address(), "live", &format!("s{number}"))).collect();
     assert_eq!(get(web.exporter(), "/metrics").status, 200);
     let own = std::fs::read_to_string("/proc/self/status").expect("/proc");
     let threads = web.server.threads();

@@ -19,6 +19,8 @@ mod holes_relay;
 mod holes_short;
 mod holes_url;
 mod holes_websocket;
+mod hook_crowd;
+mod hook_fields;
 mod hooks;
 mod http_bad;
 mod http_flv;

@@ -11,8 +11,12 @@ use crate::config::{
     section::{Loader, Section},
     syntax::Directive,
 };
+use crate::tls;
 use ipnet::IpNet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
 /// A section that is loaded, with the words that its endpoints come from.
 type WithEndpoints<T> = (T, Vec<(Listen, Word)>);
@@ -70,7 +74,7 @@ fn load_https(
     outer: bool,
     service: Service,
     host: Ipv4Addr,
-) -> (Vec<(Listen, Word)>, Option<crate::tls::Acceptor>) {
+) -> (Vec<(Listen, Word)>, Option<tls::Acceptor>) {
     section.loader.explained.push(Line::Open("https".to_owned()));
     let (enabled, word) = section.flag_at("enabled");
     let listen = section.listen(service, true, host);
@@ -225,10 +229,24 @@ fn load_hooks(mut section: Section<'_>) -> Hooks {
         on_stop: urls("on_stop"),
         timeout_ms: section.number("timeout"),
         fail_open: section.choice("on_failure").0 == "allow",
+        trust: load_trust(&mut section, enabled),
     };
     section.loader.explained.push(Line::Close);
     section.finish();
     hooks
+}
+
+fn load_trust(section: &mut Section<'_>, wanted: bool) -> Option<tls::Connector> {
+    let (path, word) = section.path("hook_ca");
+    let word = word.filter(|_| wanted && !path.is_empty())?;
+    match tls::Connector::with_authorities(Path::new(&path)) {
+        Ok(connector) => Some(connector),
+        Err(error) => {
+            let help = "name a PEM file with the authority's certificate that the hooks' servers are signed by";
+            section.loader.fault(&word, format!("hook_ca {path}: {error}"), help);
+            None
+        }
+    }
 }
 
 fn load_security(mut section: Section<'_>) -> Security {

@@ -291,6 +291,7 @@ impl Api {
             cpu_load: self.sampler.process_load(),
             ids: self.server.ids(),
             programs: &self.programs().await,
+            hooks: self.server.hooks(),
         };
         reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::write(&seen))
     }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::core::{
+    audience::AtEnd,
     member,
     messages::Publisher,
     play::Play,
@@ -19,7 +20,7 @@ fn crowd(streams: usize, players: usize) -> Shard<Silent> {
         let id = insert(&mut shard);
         let publisher = Publisher { shard: 0, connection: token(shard.serial, id), publish: 1 };
         let stream = shard.relay.publish(&key(number), settings, publisher).unwrap();
-        let publish = Publish::new(1, 1, Target::Home(stream), key(number), 0, vhost.publish, None);
+        let publish = Publish::new(1, 1, Target::Home(stream), key(number), 0, vhost.publish, AtEnd::default());
         shard.with(id, |connection| connection.publishes.push(publish));
     }
     for number in 0..players {

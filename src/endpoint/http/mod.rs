@@ -120,8 +120,10 @@ impl HttpSession {
         let (vhost, app, stream) = config.live_stream(&head.vhost(), &head.path).filter(|_| head.is_plain_get())?;
         let format = self.formats.iter().find(|format| head.path.ends_with(format.suffix))?;
         let host = if head.host.contains(':') { format!("[{}]", head.host) } else { head.host.clone() };
-        let tc_url = format!("http://{host}/{app}");
-        let address = StreamAddress::resolve(&tc_url, app, &format!("{stream}?{}", head.query)).ok()?;
+        let asked = format!("http://{host}/{app}");
+        let address = StreamAddress::resolve(&asked, app, &format!("{stream}?{}", head.query)).ok()?;
+        // As SRS tells hooks and API.
+        let tc_url = format!("rtmp://{}/{app}", vhost.name);
         let framing = match (&head.websocket_key, head.is_http11) {
             (Some(_), _) => Framing::WebSocket,
             (None, true) => Framing::Chunked,

@@ -150,7 +150,6 @@ impl Session for RtmpSession {
                 self.heard_ms = context.now_ms;
                 self.rtmp.accept_connect();
             }
-            Word::ConnectRefused(why) => self.rtmp.reject_connect(why, None),
             Word::Published(msid) => self.rtmp.accept_publish(msid),
             Word::PublishRefused(msid, why) => {
                 self.heard_ms = context.now_ms;

@@ -4,6 +4,7 @@
 //! smuggled past whoever stands before or behind.
 
 pub mod live;
+pub mod url;
 pub mod websocket;
 
 use percent_encoding::percent_decode_str;
