@@ -129,11 +129,10 @@ impl Acceptor {
 }
 
 fn explain(error: PemError) -> String {
-    match error {
-        PemError::Io(error) => error.to_string(),
-        PemError::NoItemsFound => "it holds none".to_owned(),
-        other => other.to_string(),
+    if let PemError::Io(error) = &error {
+        return error.to_string();
     }
+    if matches!(error, PemError::NoItemsFound) { "it holds none".to_owned() } else { error.to_string() }
 }
 
 /// Opens connections to servers whose certificates are trusted.

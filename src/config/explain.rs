@@ -2,6 +2,7 @@
 //! `conf/full.conf`.
 
 use super::directives::{Block, KNOWN, Known, Values};
+use crate::proto::http::url::HttpUrl;
 use std::fmt;
 
 /// Where a value comes from.
@@ -126,7 +127,9 @@ fn shown(known: &Known, text: &str) -> String {
     match known.values {
         _ if text.is_empty() => String::new(),
         Values::Secret(_) => "******".to_owned(),
-        Values::Addresses | Values::Urls | Values::Domains | Values::Destinations | Values::Rules => text.to_owned(),
+        // Passwords and tokens stand in names and queries.
+        Values::Urls => text.split(' ').map(public).collect::<Vec<_>>().join(" "),
+        Values::Addresses | Values::Domains | Values::Destinations | Values::Rules => text.to_owned(),
         Values::Flag
         | Values::Number(..)
         | Values::NumberOrAuto(..)
@@ -138,6 +141,11 @@ fn shown(known: &Known, text: &str) -> String {
         | Values::Command
         | Values::Options => quoted(text),
     }
+}
+
+/// A URL without what is not for everybody's eyes.
+fn public(word: &str) -> String {
+    HttpUrl::read(word.trim_matches('"')).map_or_else(|| "******".to_owned(), |url| quoted(&url.to_string()))
 }
 
 /// A word as it may stand in a file.

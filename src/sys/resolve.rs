@@ -14,7 +14,7 @@ use std::{
 const LOOKUPS_MAX: usize = 16;
 
 /// Those that run, of one kind of user: names that nobody answers for are in the way of nobody else's.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Lookups(AtomicUsize);
 
 impl Lookups {

@@ -194,7 +194,7 @@ mod tests {
         };
         let (first, second, third) = (fill("a"), fill("b"), fill("c"));
         assert_eq!((first.len(), second.len(), third.len()), (1024, 1024, 4));
-        assert_eq!(intake.charge(Kind::Question, &url("a"), 1).is_some(), true, "questions have their own");
+        assert!(intake.charge(Kind::Question, &url("a"), 1).is_some(), "questions have their own");
         let bytes = intake.waiting_bytes(Kind::Notice);
         assert_eq!(bytes, NOTICE_BYTES_MAX + RESERVE_BYTES);
         drop((first, third));
