@@ -9,6 +9,7 @@ mod environment;
 mod explain;
 mod faults;
 mod forward;
+mod heartbeat;
 mod http;
 mod load;
 mod mount;
@@ -23,6 +24,7 @@ mod syntax;
 pub use explain::{Change, Explanation, full};
 pub use faults::{Fault, Faults};
 pub use forward::{Destination, Forward};
+pub use heartbeat::Heartbeat;
 pub use http::{
     Action, Auth, Exporter, HookUrl, Hooks, HttpApi, HttpRemux, HttpServer, Refer, Rule, Security, SignedUrl,
 };
@@ -61,6 +63,8 @@ pub struct Config {
     pub api: HttpApi,
     /// Prometheus.
     pub exporter: Exporter,
+    /// Whom the server tells that it is there.
+    pub heartbeat: Option<Heartbeat>,
     /// By name; never empty.
     pub vhosts: Vec<Arc<Vhost>>,
     /// The log.

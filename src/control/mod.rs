@@ -9,6 +9,7 @@ mod assets;
 mod auth;
 mod connection;
 mod files;
+mod heartbeat;
 pub mod hooks;
 mod metrics;
 mod openapi;
