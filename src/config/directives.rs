@@ -16,6 +16,8 @@ pub(super) enum Block {
     HttpApiAuth,
     HttpApiHttps,
     Exporter,
+    Heartbeat,
+    HeartbeatAuth,
     Vhost,
     Publish,
     Play,
@@ -48,6 +50,8 @@ impl Block {
             Self::HttpApiAuth => ("auth", "SRS_HTTP_API_AUTH_"),
             Self::HttpApiHttps => ("https", "SRS_HTTP_API_HTTPS_"),
             Self::Exporter => ("exporter", "SRS_EXPORTER_"),
+            Self::Heartbeat => ("heartbeat", "SRS_HEARTBEAT_"),
+            Self::HeartbeatAuth => ("auth", "SRS_HEARTBEAT_AUTH_"),
             Self::Vhost => ("vhost", "SRS_VHOST_"),
             Self::Publish => ("publish", "SRS_VHOST_PUBLISH_"),
             Self::Play => ("play", "SRS_VHOST_PLAY_"),
@@ -309,6 +313,20 @@ known! {
         "tag" Text("cn-edge"), "", Now, "Stands as tag in srs_build_info.";
         "top_streams" Number("streams", 0..=1000), "20", Now,
             "Ours. How many streams have figures of their own, those with the most players first; the others are summed up.";
+    }
+    Heartbeat {
+        "enabled" Flag, "off", Now, "Whether to post SRS's heartbeat: device_id, ip, server, service, pid, as JSON. The answer is not read.";
+        "interval" Decimal("seconds", 1..=86_400), "10", Now, "From one to the next; 10 s at most are waited for one.";
+        "url" Text("http://127.0.0.1:8085/api/v1/servers"), "http://127.0.0.1:8085/api/v1/servers", Now,
+            "Where to. For srs-proxy: http://PROXY:12025/api/v1/srs/register, with ports on.";
+        "device_id" Text("my-srs-device"), "", Now, "Stands as device_id.";
+        "summaries" Flag, "off", Now, "Whether it has the API's summaries.";
+        "ports" Flag, "off", Now, "Whether it has where RTMP, HTTP and the API are listened for: rtmp, http, api.";
+    }
+    HeartbeatAuth {
+        "enabled" Flag, "off", Now, "Whether it proves who it is.";
+        "type" Word(&["bearer"]), "bearer", Now, "Authorization: Bearer TOKEN.";
+        "token" Secret("TOKEN"), "", Now, "The token.";
     }
     Vhost {
         "enabled" Flag, "on", NextConnection, "Whether the vhost answers.";

@@ -163,12 +163,13 @@ pub fn full() -> String {
          # `include FILE...;` stands anywhere and takes patterns, such as vhosts/*.conf.\n",
     );
     describe(&mut out, Block::Top, 0);
-    let tops: [(Block, &[Inner]); 5] = [
+    let tops: [(Block, &[Inner]); 6] = [
         (Block::Rtmp, &[]),
         (Block::Rtmps, &[]),
         (Block::HttpServer, &[(Block::HttpServerHttps, &[])]),
         (Block::HttpApi, &[(Block::HttpApiRaw, &[]), (Block::HttpApiAuth, &[]), (Block::HttpApiHttps, &[])]),
         (Block::Exporter, &[]),
+        (Block::Heartbeat, &[(Block::HeartbeatAuth, &[])]),
     ];
     for (block, inner) in tops {
         describe_blocks(&mut out, block, block.name(), inner);

@@ -1,8 +1,8 @@
 //! Directives → sections. Every fault of a configuration is found at once.
 
 use super::{
-    Config, DEFAULT_VHOST, Descriptors, Forward, HttpStatic, Listen, Log, LogLevel, Play, ProgramLimits, Publish,
-    Rtmps, SendPath, Service, Stop, Takeover, TimeJitter, Vhost,
+    Config, DEFAULT_VHOST, Descriptors, Forward, Heartbeat, HttpStatic, Listen, Log, LogLevel, Play, ProgramLimits,
+    Publish, Rtmps, SendPath, Service, Stop, Takeover, TimeJitter, Vhost,
     directives::Block,
     explain::{Line, quoted},
     faults::Fault,
@@ -53,12 +53,14 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
     let rtmp = top.block("rtmp");
     let rtmps = top.block("rtmps");
     let http_blocks = http::Blocks::take(&mut top);
+    let heartbeat = top.block("heartbeat").unwrap_or_default();
     let vhosts = top.blocks("vhost");
     top.finish();
     check_descriptors(loader, max_connections, max_word.as_ref(), descriptors);
     let (listen, chunk_size) = load_rtmp(loader, rtmp, listen, chunk_size);
     let rtmps = load_rtmps(loader, rtmps);
     let (http, api, exporter) = http_blocks.load(loader);
+    let heartbeat = Heartbeat::load(Section::new(Block::Heartbeat, heartbeat, loader));
     let mut endpoints: Vec<(Listen, Word)> = Vec::new();
     for (service, list) in
         [("RTMP", &listen), ("RTMPS", &rtmps.1), ("HTTP", &http.1), ("the API", &api.1), ("the exporter", &exporter.1)]
@@ -93,6 +95,7 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
         http,
         api,
         exporter,
+        heartbeat,
         vhosts,
         log,
         stop,

@@ -10,6 +10,7 @@ mod explain;
 mod faults;
 mod files;
 mod forward;
+mod heartbeat;
 mod http;
 mod load;
 mod mount;
@@ -25,6 +26,7 @@ pub use explain::{Change, Explanation, full};
 pub use faults::{Fault, Faults};
 pub use files::{Files, HttpStatic};
 pub use forward::{Destination, Forward};
+pub use heartbeat::Heartbeat;
 pub use http::{
     Action, Auth, Exporter, HookUrl, Hooks, HttpApi, HttpRemux, HttpServer, Refer, Rule, Security, SignedUrl,
 };
@@ -63,6 +65,8 @@ pub struct Config {
     pub api: HttpApi,
     /// Prometheus.
     pub exporter: Exporter,
+    /// Whom the server tells that it is there.
+    pub heartbeat: Option<Heartbeat>,
     /// By name; never empty.
     pub vhosts: Vec<Arc<Vhost>>,
     /// The log.

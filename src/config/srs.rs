@@ -70,7 +70,6 @@ macro_rules! missing {
 }
 
 missing! {
-    Top "heartbeat" "heartbeats": enabled interval url device_id summaries ports auth;
     Top "srt_server" "SRT":
         enabled listen maxbw mss connect_timeout peer_idle_timeout default_app default_mode default_streamid peerlatency
         recvlatency latency tsbpdmode tlpktdrop tlpkdrop sendbuf recvbuf payloadsize passphrase pbkeylen sei_filter

@@ -10,6 +10,7 @@ mod auth;
 mod connection;
 mod content;
 mod files;
+mod heartbeat;
 pub mod hooks;
 mod metrics;
 mod openapi;

@@ -4,6 +4,7 @@ use super::{
     Call, Handed, Server, api,
     connection::{End, Gate, Shared},
     content::Content,
+    heartbeat::Heartbeats,
 };
 use crate::{
     config::Service,
@@ -45,6 +46,14 @@ pub fn start(server: impl Server) -> std::io::Result<Sender<Handed>> {
     let main = move || async move {
         let plane =
             Rc::new(Plane { api: api::Api::new(Box::new(server)), connections: Cell::new(0), next: Cell::new(0) });
+        let beating = Rc::clone(&plane);
+        spawn_local(async move {
+            let mut heartbeats = Heartbeats::default();
+            loop {
+                Timer::new(heartbeats.look(&beating.api)).await;
+            }
+        })
+        .detach();
         while let Ok(handed) = take.recv().await {
             if plane.connections.get() < CONNECTIONS_MAX {
                 let counted = Counted::new(&plane);

@@ -173,7 +173,8 @@ impl Server {
 
     /// Starts the control plane if there is something for it to do and it does not run.
     fn need_plane(&self) -> Result<(), StartError> {
-        let needed = self.shared.config().endpoints().any(|listen| listen.service != Service::Rtmp);
+        let config = self.shared.config();
+        let needed = config.heartbeat.is_some() || config.endpoints().any(|listen| listen.service != Service::Rtmp);
         if !needed || self.shared.plane.get().is_some() {
             return Ok(());
         }

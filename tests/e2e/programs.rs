@@ -1,6 +1,7 @@
 //! exec, transcode and ingest: real programs beside streams, that end with them.
 
 use crate::{
+    hooks::Hook,
     live::Live,
     media::{Running, avc_aac, bounded, have, publish_on},
     peer::Peer,
@@ -153,4 +154,30 @@ fn programs_are_bounded_and_end_with_the_server() {
         eventually("their end", || running.iter().all(|pid| !is_there(*pid)).then_some(()));
         drop(publishers);
     }
+}
+
+/// Heartbeats say what SRS's say, at once and again; a reload changes them, and a URL that hangs holds nobody up.
+#[test]
+fn heartbeats_are_srs_s() {
+    let (hook, hangs) = (Hook::start(|_| Some("fine".to_owned())), Hook::start(|_| None));
+    let beats = |url: &str| {
+        format!(
+            "server_id box; heartbeat {{ enabled on; interval 1; url {url}; device_id d-1; summaries on; ports on; }}"
+        )
+    };
+    let web = Web { server: crate::server::Server::start(&web::config(&beats(&hook.url), "", "")) };
+    let beat = eventually("two", || hook.all().get(1).cloned());
+    let summary = &beat["summaries"]["data"];
+    assert_eq!((&beat["device_id"], &beat["server"]), (&"d-1".into(), &"box".into()));
+    assert!(beat["ip"].is_string() && beat["service"].is_string(), "{beat}");
+    assert_eq!(beat["pid"].as_str().expect("text"), summary["self"]["pid"].to_string());
+    assert_eq!(["rtmp", "http", "api"].map(|name| &beat[name]), [&serde_json::json!(["127.0.0.1:0"]); 3]);
+    assert!(beat.get("srt").is_none() && beat.get("rtc").is_none(), "{beat}");
+    web.server.reload(&web::config(&beats(&hangs.url), "", ""));
+    eventually("that it fails", || web.server.log().contains("heartbeat: timeout").then_some(()));
+    web.server.reload(&web::config("", "", ""));
+    let before = hook.all().len();
+    web.server.reload(&web::config(&beats(&hook.url), "", ""));
+    eventually("more", || (hook.all().len() > before).then_some(()));
+    eventually("well again", || web.ask("/api/v1/versions").is_object().then_some(()));
 }

@@ -45,6 +45,10 @@ impl Api {
         self.server.config()
     }
 
+    pub(super) fn ids(&self) -> (&str, &str) {
+        self.server.ids()
+    }
+
     pub(super) fn shards(&self) -> usize {
         self.server.stats().len()
     }
@@ -237,7 +241,8 @@ impl Api {
             .collect())
     }
 
-    fn summaries(&self) -> Value {
+    /// SRS's summary of process and machine.
+    pub(in crate::control) fn summaries(&self) -> Value {
         let sum = |counter: fn(&crate::stats::ShardStats) -> u64| -> u64 {
             self.server.stats().iter().map(|stats| counter(stats)).sum()
         };
