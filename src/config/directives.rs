@@ -20,6 +20,7 @@ pub(super) enum Block {
     Publish,
     Play,
     HttpRemux,
+    HttpStatic,
     HttpHooks,
     Forward,
     Exec,
@@ -51,6 +52,7 @@ impl Block {
             Self::Publish => ("publish", "SRS_VHOST_PUBLISH_"),
             Self::Play => ("play", "SRS_VHOST_PLAY_"),
             Self::HttpRemux => ("http_remux", "SRS_VHOST_HTTP_REMUX_"),
+            Self::HttpStatic => ("http_static", "SRS_VHOST_HTTP_STATIC_"),
             Self::HttpHooks => ("http_hooks", "SRS_VHOST_HTTP_HOOKS_"),
             Self::Forward => ("forward", "SRS_VHOST_FORWARD_"),
             Self::Exec => ("exec", "SRS_VHOST_EXEC_"),
@@ -267,7 +269,7 @@ known! {
         "enabled" Flag, "off", Now, "Whether to serve HTTP: live streams (http_remux) and the page.";
         "listen" Addresses, "8080", Now, "Where; as listen at the top level.";
         "dir" Path, "./objs/nginx/html", NextConnection,
-            "Files that are served, up to 16 MiB each, before the page; an index.html in it takes the page's place, which is at /page/ then.";
+            "Files that are served, before the page; an index.html in it takes the page's place, which is at /page/ then.";
         "crossdomain" Flag, "on", NextConnection, "Whether pages of other sites may play streams (CORS).";
     }
     HttpServerHttps {
@@ -366,6 +368,12 @@ known! {
             "Sound that players of AAC and MP3 get at once, as far as there has been that much.";
         "wait_stream" Number("seconds", 0..=600), "0", NextConnection,
             "Ours. How long a request for a stream that nobody publishes waits for it before 404.";
+    }
+    HttpStatic {
+        "enabled" Flag, "off", NextConnection, "Whether http_server serves files of the vhost.";
+        "mount" Text("[vhost]/vod"), "[vhost]/", NextConnection,
+            "Under which paths; with [vhost] before the first slash for this host name alone, of the default vhost for all that have no files of their own. What is not under a mount is in http_server's dir.";
+        "dir" Path, "./objs/nginx/html", NextConnection, "Where they are; [vhost] in it is the vhost's name. No link leads out of it.";
     }
     HttpHooks {
         "enabled" Flag, "off", NextConnection, "Whether the URLs below are called: POST with JSON; 200 or 201 with 0 or {\"code\":0} allows.";

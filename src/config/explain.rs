@@ -174,7 +174,7 @@ pub fn full() -> String {
         describe_blocks(&mut out, block, block.name(), inner);
     }
     out.push_str("\n# One per host name; __defaultVhost__ answers for every other one.");
-    let inner: [Inner; 11] = [
+    let inner: [Inner; 12] = [
         (Block::Publish, &[]),
         (Block::Play, &[]),
         (Block::Forward, &[]),
@@ -182,6 +182,7 @@ pub fn full() -> String {
         (Block::Transcode, &[Block::Engine]),
         (Block::Ingest, &[Block::IngestInput]),
         (Block::HttpRemux, &[]),
+        (Block::HttpStatic, &[]),
         (Block::HttpHooks, &[]),
         (Block::Security, &[]),
         (Block::Refer, &[]),

@@ -1,8 +1,8 @@
 //! Directives → sections. Every fault of a configuration is found at once.
 
 use super::{
-    Config, DEFAULT_VHOST, Descriptors, Forward, Listen, Log, LogLevel, Play, ProgramLimits, Publish, Rtmps, SendPath,
-    Service, Stop, Takeover, TimeJitter, Vhost,
+    Config, DEFAULT_VHOST, Descriptors, Forward, HttpStatic, Listen, Log, LogLevel, Play, ProgramLimits, Publish,
+    Rtmps, SendPath, Service, Stop, Takeover, TimeJitter, Vhost,
     directives::Block,
     explain::{Line, quoted},
     faults::Fault,
@@ -243,6 +243,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     let forward = section.block("forward").unwrap_or_default();
     let http = http::VhostBlocks::take(&mut section);
     let programs = programs::Blocks::take(&mut section);
+    let files = section.block("http_static").unwrap_or_default();
     section.finish();
     let forward = Forward::load(Section::new(Block::Forward, forward, loader));
     loader.explained.push(Line::Open("publish".to_owned()));
@@ -251,6 +252,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     loader.explained.push(Line::Open("play".to_owned()));
     let play = load_play(Section::new(Block::Play, play, loader), min_latency);
     loader.explained.push(Line::Close);
+    let http_static = HttpStatic::load(Section::new(Block::HttpStatic, files, loader), name);
     let (http_remux, hooks, security, refer, signed_url) = http.load(loader);
     let programs = Arc::new(programs.load(loader));
     loader.explained.push(Line::Close);
@@ -267,6 +269,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
         forward,
         programs,
         http_remux,
+        http_static,
         hooks,
         security,
         refer,

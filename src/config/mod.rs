@@ -8,6 +8,7 @@ mod directives;
 mod environment;
 mod explain;
 mod faults;
+mod files;
 mod forward;
 mod http;
 mod load;
@@ -22,6 +23,7 @@ mod syntax;
 
 pub use explain::{Change, Explanation, full};
 pub use faults::{Fault, Faults};
+pub use files::{Files, HttpStatic};
 pub use forward::{Destination, Forward};
 pub use http::{
     Action, Auth, Exporter, HookUrl, Hooks, HttpApi, HttpRemux, HttpServer, Refer, Rule, Security, SignedUrl,
@@ -177,6 +179,8 @@ pub struct Vhost {
     pub programs: Arc<Programs>,
     /// HTTP-FLV and WebSocket-FLV.
     pub http_remux: HttpRemux,
+    /// Files of its own.
+    pub http_static: Option<HttpStatic>,
     /// Who is asked and told of what happens.
     pub hooks: Hooks,
     /// Who may, by address.

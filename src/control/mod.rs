@@ -8,6 +8,7 @@ mod api;
 mod assets;
 mod auth;
 mod connection;
+mod content;
 mod files;
 pub mod hooks;
 mod metrics;

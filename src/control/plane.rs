@@ -3,6 +3,7 @@
 use super::{
     Call, Handed, Server, api,
     connection::{End, Gate, Shared},
+    content::Content,
 };
 use crate::{
     config::Service,
@@ -13,7 +14,6 @@ use async_channel::Sender;
 use bytes::Bytes;
 use futures_lite::future::{self, FutureExt};
 use glommio::{spawn_local, timer::Timer};
-use http_body_util::Full;
 use hyper::{
     Request, Response,
     body::{Body, Frame, Incoming, SizeHint},
@@ -175,15 +175,15 @@ async fn respond(
 
 /// A body that says when it has been taken.
 struct Answer {
-    body: Full<Bytes>,
+    body: Content,
     shared: Rc<Shared>,
 }
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = std::io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

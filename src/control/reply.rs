@@ -1,8 +1,7 @@
 //! Answers of the control plane, and how it says what is wrong.
 
-use super::shards::Silent;
+use super::{content::Content, shards::Silent};
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{HeaderMap, Response, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -20,7 +19,7 @@ pub(super) mod code {
     pub(in crate::control) const NO_CLIENT: u32 = 2049;
 }
 
-pub(super) type Reply = Response<Full<Bytes>>;
+pub(super) type Reply = Response<Content>;
 
 /// What went wrong.
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,7 +44,7 @@ pub(super) fn wrong(status: StatusCode, code: u32, message: impl Into<String>) -
 }
 
 pub(super) fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
+    let mut reply = Response::new(Content::from(body.into()));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(header::SERVER, header::HeaderValue::from_static("corecast"));

@@ -24,6 +24,7 @@ mod hook_fields;
 mod hooks;
 mod http_bad;
 mod http_flv;
+mod http_static;
 mod http_ts;
 mod http_ts_changes;
 mod http_ts_checks;

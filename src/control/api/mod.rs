@@ -63,7 +63,7 @@ impl Api {
         match service {
             Service::Exporter if path == "/metrics" => only_get(head, self.metrics(&config).await),
             Service::Exporter => failure(&wrong(StatusCode::NOT_FOUND, code::NO_SUCH_PATH, "only /metrics is here")),
-            Service::Http | Service::Rtmp if !api => assets::respond(head, &config.http),
+            Service::Http | Service::Rtmp if !api => assets::respond(head, &config),
             Service::Http | Service::Rtmp | Service::Api => {
                 let crossdomain = config.api.crossdomain;
                 if crossdomain && head.method == Method::OPTIONS {
