@@ -16,8 +16,8 @@ pub(super) struct CommandLine {
 /// Where one stream of output goes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Redirect {
-    /// To a file, behind what it has or in its place.
-    File { path: PathBuf, append: bool },
+    /// To a file, behind what it has, as SRS does it for `>` too: a program that is started again goes on there.
+    File(PathBuf),
     /// Where the other one goes.
     Other,
 }
@@ -92,12 +92,12 @@ pub(super) fn exec(words: &[String], publish: &Publish) -> Result<CommandLine, S
             line.arguments.push(fill(word, publish)?);
             continue;
         };
-        let (append, rest) = rest.strip_prefix('>').map_or((false, rest), |rest| (true, rest));
+        let rest = rest.strip_prefix('>').unwrap_or(rest);
         let target = if rest.is_empty() { words.next().unwrap_or_default() } else { rest };
         let redirect = match target {
             "" => return Err(format!("`{whole}` names no file")),
             "&1" | "&2" => Redirect::Other,
-            path => Redirect::File { path: PathBuf::from(fill(path, publish)?), append },
+            path => Redirect::File(PathBuf::from(fill(path, publish)?)),
         };
         *(if stream == "2" { &mut line.stderr } else { &mut line.stdout }) = Some(redirect);
     }
@@ -251,11 +251,11 @@ mod tests {
         let line = exec(&words("./ff -i [url] -y ./[stream].flv >./log/[stream].log 2>&1"), &publish("s")).unwrap();
         assert_eq!(line.program, "./ff");
         assert_eq!(line.arguments, words("-i rtmp://127.0.0.1:1935/live/s?vhost=v.com -y ./s.flv"));
-        assert_eq!(line.stdout, Some(Redirect::File { path: "./log/s.log".into(), append: false }));
+        assert_eq!(line.stdout, Some(Redirect::File("./log/s.log".into())));
         assert_eq!(line.stderr, Some(Redirect::Other));
         let line = exec(&words("ff 1 > a 2 >> b $(ls) | x"), &publish("s")).unwrap();
         assert_eq!(line.arguments, words("$(ls) | x"));
-        assert_eq!(line.stderr, Some(Redirect::File { path: "b".into(), append: true }));
+        assert_eq!(line.stderr, Some(Redirect::File("b".into())));
         for bad in ["", "> a", "ff >"] {
             assert!(exec(&words(bad), &publish("s")).is_err(), "{bad}");
         }

@@ -117,7 +117,10 @@ impl Supervisor {
             }
             Err(why) => return tracing::warn!(stream = %stream.escape_debug(), "transcode: {why}"),
         };
-        let known = |output: &String| plain_url(output) == plain_url(&input);
+        let known = |output: &String| same_stream(output, &input);
+        if known(&output) {
+            return tracing::warn!(stream, "transcode: its output is its input");
+        }
         if self.outputs.values().flatten().any(known) {
             return tracing::info!(stream, "transcode: it comes from a transcode: left alone");
         }
@@ -172,7 +175,7 @@ impl Supervisor {
         let Some(directory) = self.limits.as_ref().and_then(|limits| limits.log_dir.as_ref()) else { return };
         let name = parts.iter().filter(|part| !part.is_empty()).map(|part| part.replace('/', "-"));
         let path: PathBuf = directory.join(format!("ffmpeg-{}.log", name.collect::<Vec<_>>().join("-")));
-        line.stdout = Some(Redirect::File { path, append: true });
+        line.stdout = Some(Redirect::File(path));
         line.stderr = Some(Redirect::Other);
     }
 
@@ -312,12 +315,22 @@ fn plain_url(url: &str) -> &str {
     url.split('?').next().unwrap_or(url)
 }
 
+/// Whether two URLs of RTMP mean the same stream of the same vhost.
+fn same_stream(one: &str, other: &str) -> bool {
+    let vhost = |url: &str| {
+        let query = url.split_once('?').map_or("", |(_, query)| query);
+        query.split('&').find_map(|pair| pair.strip_prefix("vhost=").map(str::to_owned))
+    };
+    let plain = |url: &str| plain_url(url).replace("//localhost", "//127.0.0.1");
+    plain(one) == plain(other) && vhost(one) == vhost(other)
+}
+
 fn start(line: &CommandLine) -> io::Result<Child> {
     let mut command = Command::new(&line.program);
     command.args(&line.arguments).stdin(Stdio::null());
     let open = |redirect: &Option<Redirect>| match redirect {
-        Some(Redirect::File { path, append }) => {
-            let file = OpenOptions::new().create(true).write(true).append(*append).truncate(!append).open(path);
+        Some(Redirect::File(path)) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
             file.inspect_err(|error| tracing::warn!(%error, path = %path.display(), "programs: no log")).ok()
         }
         Some(Redirect::Other) | None => None,
