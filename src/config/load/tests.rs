@@ -234,7 +234,6 @@ fn files_of_srs_start() {
     let said: Vec<&str> = warnings.list().iter().map(|fault| warnings.text_of(fault)).collect();
     let expected = [
         "on",
-        "/srv",
         "stats",
         "utc_time",
         "http_stream",
