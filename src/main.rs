@@ -4,7 +4,9 @@ mod doctor;
 
 mod log;
 mod operate;
+mod pid;
 mod settings;
+mod watch;
 
 use anyhow::{Context, bail};
 use clap::Parser;
@@ -85,9 +87,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     }
     let doctor = matches!(arguments.command, Some(Command::Doctor));
     let cpus = if doctor { Vec::new() } else { as_tested(cores::allowed(arguments.cpus.as_deref())?) };
-    let limit = sys::raise_file_limit();
-    let settings = Settings {
-        file: arguments.config.clone(),
+    let limit = sys::raise_file_limit().max(sys::file_limit_max());
+    let parent = std::os::unix::process::parent_id();
+    let mut settings = Settings {
+        start: None,
+        file: config_file(arguments),
         environment_only: arguments.environment,
         lenient: arguments.lenient,
         // doctor compares by itself.
@@ -108,11 +112,17 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         }
         return Ok(true);
     }
+    let watched = loaded.files.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
+    enter(loaded.config.work_dir.as_deref(), &mut settings)?;
     let logging = Logging::start(&loaded.config.log)?;
-    let signals = operate::signals().context("signals")?;
+    let (tell, signals) = operate::signals().context("signals")?;
+    let _pid = loaded.config.pid.as_deref().map(pid::write).transpose()?;
     let server = Server::start(loaded.config.clone(), &cpus)?;
-    if let Some(path) = &loaded.config.pid {
-        write_pid(path).with_context(|| format!("pid {}", path.display()))?;
+    if loaded.config.asprocess {
+        watch::parent(parent, tell.clone())?;
+    }
+    if loaded.config.auto_reload {
+        watch::files(&watched, tell).context("inotify_auto_reload")?;
     }
     print_banner(&server, &cpus)?;
     let (explanation, config) = (loaded.explanation, loaded.config);
@@ -125,12 +135,18 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Writes the process's number, as whoever stops SRS by its file expects it.
-fn write_pid(path: &std::path::Path) -> std::io::Result<()> {
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    std::fs::write(path, format!("{}\n", std::process::id()))
+/// The configuration file; SRS's variable goes before `-c`.
+fn config_file(arguments: &Arguments) -> Option<PathBuf> {
+    let variable = std::env::var_os("SRS_CONFIG_FILE").filter(|file| !file.is_empty() && !arguments.environment);
+    variable.map(PathBuf::from).or_else(|| arguments.config.clone())
+}
+
+/// `work_dir`: changes the directory, from which all relative paths but those of the configuration's files count.
+fn enter(work_dir: Option<&std::path::Path>, settings: &mut Settings) -> anyhow::Result<()> {
+    let Some(work_dir) = work_dir else { return Ok(()) };
+    settings.start = Some(std::env::current_dir().context("the working directory")?);
+    settings.file = settings.file.as_ref().map(std::path::absolute).transpose()?;
+    std::env::set_current_dir(work_dir).with_context(|| format!("work_dir {}", work_dir.display()))
 }
 
 /// For tests, which must see what several shards do to each other on whatever machine: with `CORECAST_TEST_SHARDS=4`

@@ -5,7 +5,7 @@ use corecast::{
     config::{Config, Explanation},
     glue::{Order, Server},
 };
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use sd_notify::NotifyState;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1},
@@ -31,10 +31,11 @@ pub(crate) struct Operation {
     pub(crate) logging: Logging,
 }
 
-/// The signals that are obeyed.
-pub(crate) fn signals() -> std::io::Result<Receiver<i32>> {
+/// The signals that are obeyed, and how others can send them.
+pub(crate) fn signals() -> std::io::Result<(Sender<i32>, Receiver<i32>)> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1])?;
     let (tell, told) = crossbeam_channel::unbounded();
+    let ours = tell.clone();
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             // It fails if the main thread has ended already.
@@ -43,7 +44,7 @@ pub(crate) fn signals() -> std::io::Result<Receiver<i32>> {
             }
         }
     })?;
-    Ok(told)
+    Ok((ours, told))
 }
 
 impl Operation {

@@ -1,6 +1,9 @@
 //! Where the configuration comes from, so that a reload finds it again.
 
-use corecast::config::{Config, DEFAULT, Descriptors, Faults, Input, Loaded};
+use corecast::{
+    config::{Config, DEFAULT, Descriptors, Faults, Input, Loaded},
+    sys,
+};
 use std::path::PathBuf;
 
 /// Descriptors that a shard needs beside its connections: rings, eventfds, listeners.
@@ -9,6 +12,8 @@ const SHARD_DESCRIPTORS: u64 = 32;
 /// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    /// Where the process was started, if it has changed its directory since: includes count from there.
+    pub(crate) start: Option<PathBuf>,
     /// A file.
     pub(crate) file: Option<PathBuf>,
     /// The environment alone.
@@ -38,12 +43,17 @@ impl Settings {
         let text_of = |value: std::ffi::OsString| value.into_string().ok();
         let variables =
             std::env::vars_os().filter_map(|(name, value)| Some((text_of(name)?, text_of(value)?))).collect();
-        Config::load(&Input {
+        let loaded = Config::load(&Input {
+            directory: self.start.as_deref(),
             file: self.file.as_deref(),
             text,
             variables,
             descriptors: self.descriptors,
             lenient: self.lenient,
-        })
+        })?;
+        if let Some(Descriptors { own, .. }) = self.descriptors {
+            sys::raise_file_limit_to(u64::from(loaded.config.max_connections) + own);
+        }
+        Ok(loaded)
     }
 }

@@ -244,7 +244,11 @@ known! {
         "daemon" Flag, "off", Restart,
             "The server stays in the foreground in any case; systemd makes a daemon of it (conf/corecast.service). SRS's default is on.";
         "pid" Path, "", Restart, "A file that the process's number is written to. SRS's default is ./objs/srs.pid, ours is none.";
-        "work_dir" Path, "./", Restart, "Nothing is changed by it: start the server there.";
+        "work_dir" Path, "./", Restart,
+            "The directory that the server changes to at its start: relative paths count from there. Those of include and of work_dir itself count from where it was started.";
+        "asprocess" Flag, "off", Restart, "Whether the server ends when the process that has started it ends.";
+        "inotify_auto_reload" Flag, "off", Restart,
+            "Whether a file of the configuration that is written or replaced is a reload, as SIGHUP is; once a second at most.";
         "server_id" Text("my-server"), "", Restart, "Its name in the API and in hooks; one by chance if none is given.";
         "force_grace_quit" Flag, "off", Now,
             "Whether SIGTERM drains as SIGQUIT does.";

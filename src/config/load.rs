@@ -12,11 +12,7 @@ use super::{
     syntax::Directive,
 };
 use crate::tls;
-use std::{
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 /// Turns directives into a configuration; faults are in the loader.
 pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors: Option<Descriptors>) -> Config {
@@ -43,11 +39,13 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
         let help = "`daemon off;` says so; conf/corecast.service runs it under systemd";
         top.loader.warnings.push(Fault::new(&word, "the server stays in the foreground").help(help));
     }
-    let (work_dir, work_dir_word) = top.path("work_dir");
-    if let Some(word) = work_dir_word.filter(|_| !matches!(work_dir.as_str(), "." | "./")) {
-        let help = "start it there: systemd's WorkingDirectory, or cd";
-        top.loader.warnings.push(Fault::new(&word, "the working directory stays as it is").help(help));
+    let (asprocess, asprocess_word) = top.flag_at("asprocess");
+    if let Some(word) = asprocess_word.filter(|_| asprocess && daemon) {
+        let help = "remove one of the two: a daemon has no parent to end with";
+        top.loader.fault(&word, "`asprocess` and `daemon` contradict each other", help);
     }
+    let auto_reload = top.flag("inotify_auto_reload");
+    let work_dir = load_work_dir(&mut top);
     let pid = Some(top.path("pid").0).filter(|path| !path.is_empty()).map(PathBuf::from);
     let server_id = Some(top.text("server_id").0).filter(|id| !id.is_empty());
     let rtmp = top.block("rtmp");
@@ -55,7 +53,7 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
     let http_blocks = http::Blocks::take(&mut top);
     let vhosts = top.blocks("vhost");
     top.finish();
-    check_descriptors(loader, max_connections, max_word.as_ref(), descriptors);
+    let max_connections = check_descriptors(loader, max_connections, max_word.as_ref(), descriptors);
     let (listen, chunk_size) = load_rtmp(loader, rtmp, listen, chunk_size);
     let rtmps = load_rtmps(loader, rtmps);
     let (http, api, exporter) = http_blocks.load(loader);
@@ -97,6 +95,9 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
         log,
         stop,
         pid,
+        work_dir,
+        asprocess,
+        auto_reload,
         server_id,
     }
 }
@@ -123,17 +124,42 @@ fn load_log(top: &mut Section<'_>) -> Log {
     Log { file: (tank == "file").then(|| PathBuf::from(file)), level }
 }
 
-fn check_descriptors(loader: &mut Loader, max_connections: u32, word: Option<&Word>, descriptors: Option<Descriptors>) {
-    let Some(Descriptors { limit, own }) = descriptors else { return };
+/// As a path that stands when the directory has been changed; `None` changes nothing.
+fn load_work_dir(top: &mut Section<'_>) -> Option<PathBuf> {
+    let (path, word) = top.path("work_dir");
+    let word = word.filter(|_| !matches!(path.as_str(), "." | "./"))?;
+    let directory = top.loader.directory.join(&path);
+    match std::fs::metadata(&directory) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => top.loader.fault(&word, format!("`{path}` is no directory"), "name one that exists"),
+        Err(error) => top.loader.fault(&word, format!("`{path}`: {error}"), "make the directory, or name another"),
+    }
+    top.loader.work_dir.clone_from(&directory);
+    Some(directory)
+}
+
+/// How many connections there may be: as SRS does, what is beyond the process's limit is warned of, not refused.
+fn check_descriptors(
+    loader: &mut Loader,
+    max_connections: u32,
+    word: Option<&Word>,
+    descriptors: Option<Descriptors>,
+) -> u32 {
+    let Some(Descriptors { limit, own }) = descriptors else { return max_connections };
     let needed = u64::from(max_connections) + own;
     if needed <= limit {
-        return;
+        return max_connections;
     }
     let message = format!("max_connections {max_connections} needs {needed} descriptors, and the limit is {limit}");
-    let help =
-        format!("raise it (ulimit -n {needed}, LimitNOFILE={needed}), or write at most {}", limit.saturating_sub(own));
     let fault = word.map_or_else(|| Fault::nowhere(message.clone()), |word| Fault::new(word, message.clone()));
-    loader.faults.push(fault.help(help));
+    let raise = format!("raise it (ulimit -n {needed}, LimitNOFILE={needed})");
+    let possible = u32::try_from(limit.saturating_sub(own)).unwrap_or(u32::MAX);
+    if possible == 0 {
+        loader.faults.push(fault.help(raise));
+    } else {
+        loader.warnings.push(fault.help(format!("there are {possible} at most; {raise}")));
+    }
+    possible
 }
 
 /// `listen` and `chunk_size` may stand at the top or in `rtmp`; both and different is an error (E4).
@@ -198,7 +224,8 @@ fn load_tls(
     let (cert, cert_word) = section.path("cert");
     let mut tls = None;
     if wanted {
-        match tls::Acceptor::load(Path::new(&key), Path::new(&cert)) {
+        let from = section.loader.work_dir.clone();
+        match tls::Acceptor::load(&from.join(&key), &from.join(&cert)) {
             Ok(acceptor) => tls = Some(acceptor),
             Err(error) => {
                 let word = if error.is_of_key() { &key_word } else { &cert_word };

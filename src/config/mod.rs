@@ -71,6 +71,12 @@ pub struct Config {
     pub stop: Stop,
     /// Where the process's number is written. SRS: `pid`.
     pub pid: Option<PathBuf>,
+    /// Where relative paths count from, if not from where the process was started. SRS: `work_dir`.
+    pub work_dir: Option<PathBuf>,
+    /// End when the parent process ends. SRS: `asprocess`.
+    pub asprocess: bool,
+    /// Reload when a file of the configuration changes. SRS: `inotify_auto_reload`.
+    pub auto_reload: bool,
     /// The server's name in API and hooks, if not one of its own making. SRS: `server_id`.
     pub server_id: Option<String>,
 }
@@ -285,6 +291,8 @@ pub struct Input<'a> {
     pub file: Option<&'a Path>,
     /// Name and text.
     pub text: Option<(&'a str, &'a str)>,
+    /// Where includes count from, and `work_dir`; the working directory if nothing is said.
+    pub directory: Option<&'a Path>,
     /// Variables of the environment; those of SRS override the file.
     pub variables: Vec<(String, String)>,
     /// To compare with `max_connections`.
@@ -311,6 +319,8 @@ pub struct Loaded {
     pub explanation: Explanation,
     /// What was left out.
     pub warnings: Faults,
+    /// The files that it stands in.
+    pub files: Vec<PathBuf>,
 }
 
 impl Config {
@@ -327,13 +337,15 @@ impl Config {
     /// # Errors
     /// Every fault of it, with its place.
     pub fn load(input: &Input<'_>) -> Result<Loaded, Faults> {
-        let mut loader = Loader { lenient: input.lenient, ..Loader::default() };
+        let directory = input.directory.map(Path::to_path_buf).unwrap_or_default();
+        let mut loader = Loader { lenient: input.lenient, directory, ..Loader::default() };
         let mut directives = Vec::new();
         if let Some(path) = input.file {
             match source::read(path) {
                 Ok(text) => {
                     let source = loader.sources.add(path.display().to_string(), text);
-                    directives = loader.sources.parse(Some(path), source, &mut loader.faults);
+                    loader.files.push(path.to_path_buf());
+                    directives = loader.read(Some(path), source);
                 }
                 Err(error) => {
                     let fault = Fault::nowhere(format!("{}: {error}", path.display()));
@@ -347,7 +359,7 @@ impl Config {
             }
         } else if let Some((name, text)) = input.text {
             let source = loader.sources.add(name, text);
-            directives = loader.sources.parse(None, source, &mut loader.faults);
+            directives = loader.read(None, source);
         }
         if !loader.faults.is_empty() && loader.sources.0.is_empty() {
             return Err(Faults::new(loader.sources, loader.faults, false));
@@ -355,11 +367,12 @@ impl Config {
         old::modernise(&mut directives, &mut loader.warnings);
         environment::take(&mut loader, &input.variables);
         let config = load::load(&mut loader, directives, input.descriptors);
-        let Loader { sources, faults, warnings, explained, .. } = loader;
+        let Loader { sources, faults, warnings, explained, files, .. } = loader;
         if !faults.is_empty() {
             return Err(Faults::new(sources, faults, false));
         }
-        Ok(Loaded { config, explanation: Explanation(explained), warnings: Faults::new(sources, warnings, true) })
+        let warnings = Faults::new(sources, warnings, true);
+        Ok(Loaded { config, explanation: Explanation(explained), warnings, files })
     }
 
     /// The vhost for a host name: its own, else the default one; `None` if neither is there.

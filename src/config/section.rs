@@ -13,6 +13,7 @@ use super::{
 use crate::proto::http::url::HttpUrl;
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -25,6 +26,12 @@ pub(super) struct Loader {
     /// The environment's variables, as directives with the variable's name.
     pub(super) variables: Vec<Directive>,
     pub(super) explained: Vec<Line>,
+    /// Files read so far.
+    pub(super) files: Vec<PathBuf>,
+    /// Where includes and `work_dir` count from; empty is the working directory.
+    pub(super) directory: PathBuf,
+    /// Where other relative paths count from.
+    pub(super) work_dir: PathBuf,
     /// Directives of SRS that we do not have are left out with a warning.
     pub(super) lenient: bool,
 }

@@ -2,7 +2,8 @@
 
 use super::{
     faults::Fault,
-    place::{Sources, Word},
+    place::Word,
+    section::Loader,
     syntax::{self, Directive},
 };
 use std::{
@@ -18,13 +19,13 @@ const FILES_MAX: usize = 256;
 /// Most bytes of one file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-impl Sources {
+impl Loader {
     /// Parses a text, and what it includes.
-    pub(super) fn parse(&mut self, path: Option<&Path>, source: usize, faults: &mut Vec<Fault>) -> Vec<Directive> {
+    pub(super) fn read(&mut self, path: Option<&Path>, source: usize) -> Vec<Directive> {
         let directory = path.and_then(Path::parent).map(Path::to_path_buf);
         let mut within: Vec<PathBuf> = path.and_then(|path| path.canonicalize().ok()).into_iter().collect();
-        let directives = syntax::parse(source, &self.0[source].text, faults);
-        self.expand(directives, directory.as_deref(), &mut within, faults)
+        let directives = syntax::parse(source, &self.sources.0[source].text, &mut self.faults);
+        self.expand(directives, directory.as_deref(), &mut within)
     }
 
     /// Puts the directives of included files in their place.
@@ -33,57 +34,52 @@ impl Sources {
         directives: Vec<Directive>,
         directory: Option<&Path>,
         within: &mut Vec<PathBuf>,
-        faults: &mut Vec<Fault>,
     ) -> Vec<Directive> {
         let mut expanded = Vec::new();
         for mut directive in directives {
             if directive.name.text != "include" {
-                directive.block = directive.block.map(|block| self.expand(block, directory, within, faults));
+                directive.block = directive.block.map(|block| self.expand(block, directory, within));
                 expanded.push(directive);
                 continue;
             }
             if directive.arguments.is_empty() || directive.block.is_some() {
                 let fault =
                     Fault::new(&directive.name, "`include` needs files").help("for example `include vhosts/*.conf;`");
-                faults.push(fault);
+                self.faults.push(fault);
             }
             for argument in &directive.arguments {
-                expanded.extend(self.include(argument, directory, within, faults));
+                expanded.extend(self.include(argument, directory, within));
             }
         }
         expanded
     }
 
-    fn include(
-        &mut self,
-        pattern: &Word,
-        directory: Option<&Path>,
-        within: &mut Vec<PathBuf>,
-        faults: &mut Vec<Fault>,
-    ) -> Vec<Directive> {
+    fn include(&mut self, pattern: &Word, directory: Option<&Path>, within: &mut Vec<PathBuf>) -> Vec<Directive> {
         let mut directives = Vec::new();
-        for path in matching(pattern, directory, faults) {
+        for path in matching(pattern, [Some(self.directory.as_path()), directory], &mut self.faults) {
             let refusal = |message: String, help: &str| Fault::new(pattern, message).help(help);
             let shown = path.display().to_string();
             let canonical = path.canonicalize().unwrap_or_else(|_| path.clone());
             if within.contains(&canonical) {
-                faults.push(refusal(format!("`{shown}` includes itself"), "remove one of the includes"));
+                self.faults.push(refusal(format!("`{shown}` includes itself"), "remove one of the includes"));
             } else if within.len() > INCLUDE_DEPTH_MAX {
                 let message = format!("files included deeper than {INCLUDE_DEPTH_MAX}");
-                faults.push(refusal(message, "include the file from one further up"));
-            } else if self.0.len() >= FILES_MAX {
-                faults.push(refusal(format!("more than {FILES_MAX} files"), "merge some of them"));
+                self.faults.push(refusal(message, "include the file from one further up"));
+            } else if self.sources.0.len() >= FILES_MAX {
+                self.faults.push(refusal(format!("more than {FILES_MAX} files"), "merge some of them"));
                 return directives;
             } else {
                 match read(&path) {
                     Ok(text) => {
-                        let source = self.add(shown, text);
-                        let parsed = syntax::parse(source, &self.0[source].text, faults);
+                        let source = self.sources.add(shown, text);
+                        self.files.push(path.clone());
+                        let parsed = syntax::parse(source, &self.sources.0[source].text, &mut self.faults);
                         within.push(canonical);
-                        directives.extend(self.expand(parsed, path.parent(), within, faults));
+                        directives.extend(self.expand(parsed, path.parent(), within));
                         within.pop();
                     }
-                    Err(error) => faults
+                    Err(error) => self
+                        .faults
                         .push(refusal(format!("`{shown}` cannot be read: {error}"), "check the path and its rights")),
                 }
             }
@@ -92,11 +88,10 @@ impl Sources {
     }
 }
 
-/// The files that a pattern means, in order: beside the file that includes, or else, as SRS has it, from
-/// the working directory. A pattern may match nothing, a plain path not.
-fn matching(pattern: &Word, directory: Option<&Path>, faults: &mut Vec<Fault>) -> Vec<PathBuf> {
-    let beside = directory.map(|directory| directory.join(&pattern.text));
-    for candidate in beside.iter().map(PathBuf::as_path).chain([Path::new(&pattern.text)]) {
+/// The files that a pattern means, in order: as SRS has it from the directory that the process was started in, or else
+/// beside the file that includes. A pattern may match nothing, a plain path not.
+fn matching(pattern: &Word, directories: [Option<&Path>; 2], faults: &mut Vec<Fault>) -> Vec<PathBuf> {
+    for candidate in directories.into_iter().flatten().map(|directory| directory.join(&pattern.text)) {
         match glob::glob(&candidate.to_string_lossy()) {
             Ok(paths) => {
                 let paths: Vec<PathBuf> = paths.filter_map(Result::ok).collect();
@@ -112,7 +107,7 @@ fn matching(pattern: &Word, directory: Option<&Path>, faults: &mut Vec<Fault>) -
     }
     if !pattern.text.contains(['*', '?', '[']) {
         let fault = Fault::new(pattern, format!("`{}` does not exist", pattern.text));
-        faults.push(fault.help("paths count from the file that includes, or from the working directory"));
+        faults.push(fault.help("paths count from the working directory, or else from the file that includes"));
     }
     Vec::new()
 }

@@ -27,6 +27,8 @@ pub(crate) use ktls::{offload, prepare};
 pub use listen::{Acceptor, BACKLOG, ListenError, Listeners};
 pub use resolve::Lookups;
 pub use send_ring::{Ended, Gather, Notifier, SendBuf, SendKey, SendRing};
-pub use socket::{Receiver, SEND_BUFFER_BYTES, disable_huge_pages, file_limit, raise_file_limit};
+pub use socket::{
+    Receiver, SEND_BUFFER_BYTES, disable_huge_pages, file_limit, file_limit_max, raise_file_limit, raise_file_limit_to,
+};
 pub(crate) use socket::{has_ended, has_unread, set_nodelay, shutdown};
 pub use waiting::waits_on_nonblocking;

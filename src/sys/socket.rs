@@ -207,7 +207,32 @@ pub fn file_limit() -> (u64, u64) {
 /// Raises the soft descriptor limit to the hard one; returns it.
 pub fn raise_file_limit() -> u64 {
     let (soft, hard) = file_limit();
-    let limit = libc::rlimit { rlim_cur: hard, rlim_max: hard };
+    if set_file_limit(hard, hard) { hard } else { soft }
+}
+
+/// What the soft limit can be raised to: beyond the hard one for who may (CAP_SYS_RESOURCE).
+pub fn file_limit_max() -> u64 {
+    let (soft, hard) = file_limit();
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
+    let Some(most) = most.filter(|most| *most > hard) else { return hard };
+    if set_file_limit(most, most) {
+        set_file_limit(soft, hard);
+        most
+    } else {
+        hard
+    }
+}
+
+/// Raises the soft limit to so many at least, if it may.
+pub fn raise_file_limit_to(wanted: u64) {
+    let (soft, hard) = file_limit();
+    if wanted > soft {
+        set_file_limit(wanted, hard.max(wanted));
+    }
+}
+
+fn set_file_limit(soft: u64, hard: u64) -> bool {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
     // SAFETY: `limit` is valid for reading.
-    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0 { hard } else { soft }
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0 }
 }

@@ -35,6 +35,7 @@ mod operation;
 mod page;
 mod peer;
 mod play;
+mod process;
 mod programs;
 mod publish;
 mod refer;

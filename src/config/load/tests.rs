@@ -110,7 +110,7 @@ fn e1_variables_override_the_file() {
         ("SRS_VHOST_PLAY_GOP_CACHE", ""),
         ("SRS_PORT", "tcp://10.0.0.1:80"),
     ];
-    let Loaded { config, explanation, warnings } = load(text, &variables);
+    let Loaded { config, explanation, warnings, .. } = load(text, &variables);
     assert_eq!(config.listen.len(), 2);
     assert_eq!(config.vhosts.iter().map(|vhost| vhost.chunk_size).collect::<Vec<_>>(), [2000, 4096]);
     assert!(

@@ -1,0 +1,97 @@
+//! What the process looks at beside its signals: the files of its configuration, and its parent.
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::inotify,
+};
+use signal_hook::consts::{SIGHUP, SIGINT};
+use std::{
+    ffi::OsStr,
+    io,
+    mem::MaybeUninit,
+    os::unix::{ffi::OsStrExt, process::parent_id},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+/// Between two reloads at least, however often the files change.
+const RELOAD_PAUSE: Duration = Duration::from_secs(1);
+/// Files are read when nothing has happened to them for so long: editors write in several steps.
+const QUIET_MS: i64 = 150;
+/// Most steps that are waited for.
+const STEPS_MAX: usize = 20;
+/// How often the parent is looked for.
+const PARENT_PAUSE: Duration = Duration::from_millis(250);
+/// What Kubernetes replaces when a mounted ConfigMap changes.
+const MOUNTED: &[u8] = b"..data";
+
+/// `inotify_auto_reload`: sends SIGHUP when one of the files is written or replaced.
+///
+/// # Errors
+/// No thread, or a directory that cannot be watched.
+pub(crate) fn files(files: &[PathBuf], tell: crossbeam_channel::Sender<i32>) -> io::Result<()> {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    // The file itself may be a link to one elsewhere.
+    let real = files.iter().filter_map(|file| file.canonicalize().ok());
+    let all: Vec<PathBuf> = files.iter().cloned().chain(real).collect();
+    let flags = inotify::WatchFlags::MODIFY
+        | inotify::WatchFlags::CLOSE_WRITE
+        | inotify::WatchFlags::CREATE
+        | inotify::WatchFlags::MOVED_TO;
+    for directory in all.iter().filter_map(|file| file.parent()) {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        inotify::add_watch(&watch, directory, flags)?;
+    }
+    let look = move || {
+        loop {
+            if !changed(&watch, &all, None) {
+                continue;
+            }
+            for _ in 0..STEPS_MAX {
+                if !changed(&watch, &all, Some(QUIET_MS)) {
+                    break;
+                }
+            }
+            tracing::info!("a file of the configuration has changed: reload (inotify_auto_reload)");
+            // It fails if the main thread has ended already.
+            if tell.send(SIGHUP).is_err() {
+                return;
+            }
+            thread::sleep(RELOAD_PAUSE);
+        }
+    };
+    thread::Builder::new().name("files".to_owned()).spawn(look).map(drop)
+}
+
+/// Waits for events, for so many ms; tells whether one was of `files`.
+fn changed(watch: &std::os::fd::OwnedFd, files: &[PathBuf], limit_ms: Option<i64>) -> bool {
+    let limit = limit_ms.map(|ms| Timespec { tv_sec: 0, tv_nsec: ms * 1_000_000 });
+    // A signal's end of it is as good as an event.
+    let _ = poll(&mut [PollFd::new(watch, PollFlags::IN)], limit.as_ref());
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(watch, &mut buffer);
+    let mut found = false;
+    while let Ok(event) = events.next() {
+        let name = event.file_name().map(|name| name.to_bytes());
+        found |= name.is_some_and(|name| {
+            name == MOUNTED || files.iter().any(|file| file.file_name().map(OsStr::as_bytes) == Some(name))
+        });
+    }
+    found
+}
+
+/// `asprocess`: sends SIGINT when `parent` is not the parent any more.
+///
+/// # Errors
+/// No thread.
+pub(crate) fn parent(parent: u32, tell: crossbeam_channel::Sender<i32>) -> io::Result<()> {
+    let look = move || {
+        while parent_id() == parent {
+            thread::sleep(PARENT_PAUSE);
+        }
+        tracing::info!("the parent process {parent} has ended: so does this one (asprocess)");
+        let _ = tell.send(SIGINT);
+    };
+    thread::Builder::new().name("parent".to_owned()).spawn(look).map(drop)
+}
