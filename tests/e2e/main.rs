@@ -10,6 +10,7 @@ mod clients;
 mod commands;
 mod conf;
 mod crowd;
+mod directives;
 mod forward;
 mod forward_bad;
 mod holes_audio;

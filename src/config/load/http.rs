@@ -13,10 +13,7 @@ use crate::config::{
 };
 use crate::tls;
 use ipnet::IpNet;
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
-};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A section that is loaded, with the words that its endpoints come from.
 type WithEndpoints<T> = (T, Vec<(Listen, Word)>);
@@ -239,7 +236,7 @@ fn load_hooks(mut section: Section<'_>) -> Hooks {
 fn load_trust(section: &mut Section<'_>, wanted: bool) -> Option<tls::Connector> {
     let (path, word) = section.path("hook_ca");
     let word = word.filter(|_| wanted && !path.is_empty())?;
-    match tls::Connector::with_authorities(Path::new(&path)) {
+    match tls::Connector::with_authorities(&section.loader.work_dir.join(&path)) {
         Ok(connector) => Some(connector),
         Err(error) => {
             let help = "name a PEM file with the authority's certificate that the hooks' servers are signed by";
