@@ -42,7 +42,11 @@ fn every_directive_is_known() {
             "unknown"
         } else if warnings.contains("is SRS's and changes nothing") {
             "accepted"
-        } else if block != "-" && load(block.trim_end_matches(" tcp").trim_end_matches(" black_hole").trim_end_matches(" sip"), "", switch).0.contains("not supported") {
+        } else if block != "-"
+            && load(block.trim_end_matches(" tcp").trim_end_matches(" black_hole").trim_end_matches(" sip"), "", switch)
+                .0
+                .contains("not supported")
+        {
             "not built yet"
         } else {
             "acts"
