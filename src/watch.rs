@@ -73,6 +73,8 @@ fn changed(watch: &std::os::fd::OwnedFd, files: &[PathBuf], limit_ms: Option<i64
     let mut events = inotify::Reader::new(watch, &mut buffer);
     let mut found = false;
     while let Ok(event) = events.next() {
+        // The kernel has dropped events, and one of ours may have been among them.
+        found |= event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW);
         let name = event.file_name().map(|name| name.to_bytes());
         found |= name.is_some_and(|name| {
             name == MOUNTED || files.iter().any(|file| file.file_name().map(OsStr::as_bytes) == Some(name))

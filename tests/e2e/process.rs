@@ -3,7 +3,7 @@
 use crate::server::{Server, eventually, field};
 use std::{
     fs,
-    io::Read,
+    io::{Read, Write},
     os::unix::{fs::symlink, process::CommandExt},
     path::Path,
     process::{Command, Output, Stdio},
@@ -139,6 +139,37 @@ fn files_that_change_are_loaded() {
     server.wait_for_log("-> 3199", 1);
     let most = 2 + usize::try_from(started.elapsed().as_secs()).expect("seconds") + 2;
     assert!(reloads() <= most, "{} of {most}", reloads());
+}
+
+/// So many events of other files, while none are looked at, that the kernel drops the one of the configuration.
+#[test]
+fn a_change_that_the_kernel_drops_is_loaded() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path();
+    let config = |bytes: u32| {
+        let text =
+            format!("listen 127.0.0.1:0; inotify_auto_reload on; vhost __defaultVhost__ {{ chunk_size {bytes}; }}");
+        fs::write(root.join("x.conf~"), text).expect("a file");
+        fs::rename(root.join("x.conf~"), root.join("x.conf")).expect("a file");
+    };
+    config(1000);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_corecast"));
+    command.arg("-c").arg(root.join("x.conf"));
+    let server = Server::start_bare(command);
+    config(2000);
+    // A pause between reloads begins here.
+    server.wait_for_log("chunk_size: 1000 -> 2000", 1);
+    let events_max = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("a limit");
+    let events_max: usize = events_max.trim().parse().expect("a number");
+    // By turns, since the same event twice in a row is one.
+    let mut others = ["a", "b"].map(|name| fs::File::create(root.join(name)).expect("a file"));
+    for _ in 0..events_max {
+        for other in &mut others {
+            other.write_all(b"x").expect("a byte");
+        }
+    }
+    config(3000);
+    server.wait_for_log("chunk_size: 2000 -> 3000", 1);
 }
 
 /// More connections than descriptors: the limit is raised where it may be; else it is said, and they are fewer.
