@@ -1,5 +1,6 @@
 //! The log: lines to standard error or to a file that can be opened anew, never waited for.
 
+use crate::log_fields::SafeFields;
 use anyhow::Context;
 use corecast::config::{Log, LogLevel};
 use std::{
@@ -47,7 +48,10 @@ impl Logging {
         let named = std::env::var("RUST_LOG").ok().filter(|named| !named.is_empty());
         let levels = named.and_then(|named| named.parse().ok());
         let levels = levels.unwrap_or_else(|| Targets::new().with_default(all).with_target("corecast", ours));
-        tracing_subscriber::registry().with(levels).with(fmt::layer().with_writer(writer)).init();
+        tracing_subscriber::registry()
+            .with(levels)
+            .with(fmt::layer().fmt_fields(SafeFields).with_writer(writer))
+            .init();
         Ok(Self { reopen, _guard: guard })
     }
 

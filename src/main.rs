@@ -3,9 +3,11 @@
 mod doctor;
 
 mod log;
+mod log_fields;
 mod operate;
 mod pid;
 mod settings;
+mod token;
 mod watch;
 
 use anyhow::{Context, bail};
@@ -124,9 +126,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     if loaded.config.auto_reload {
         watch::files(&watched, tell).context("inotify_auto_reload")?;
     }
-    print_banner(&server, &cpus)?;
     let (explanation, config) = (loaded.explanation, loaded.config);
-    let mut operation = Operation { server, settings, explanation, config, logging };
+    let mut operation = Operation { server, settings, explanation, config, logging, token: None };
+    operation.keep_token();
+    print_banner(&operation.server, &cpus)?;
     let ended = operation.run(&signals);
     log_totals(&operation.server);
     if let Err(shard) = ended {

@@ -1,8 +1,8 @@
 //! A running server and its operator: signals, reload, drain, what systemd is told.
 
-use crate::{log::Logging, settings::Settings};
+use crate::{log::Logging, settings::Settings, token::TokenFile};
 use corecast::{
-    config::{Config, Explanation},
+    config::{Config, Explanation, Service},
     glue::{Order, Server},
 };
 use crossbeam_channel::{Receiver, Sender};
@@ -11,7 +11,10 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1},
     iterator::Signals,
 };
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 /// How long hooks may take to be told of what has ended, before the process ends.
 const HOOKS_LIMIT: Duration = Duration::from_secs(2);
@@ -29,6 +32,7 @@ pub(crate) struct Operation {
     pub(crate) explanation: Explanation,
     pub(crate) config: Config,
     pub(crate) logging: Logging,
+    pub(crate) token: Option<TokenFile>,
 }
 
 /// The signals that are obeyed, and how others can send them.
@@ -70,6 +74,34 @@ impl Operation {
         }
     }
 
+    /// Writes the token that changes by the API need where there is no `auth`, and says where it is.
+    pub(crate) fn keep_token(&mut self) {
+        let api = &self.config.api;
+        if !api.enabled || api.auth.is_some() {
+            self.token = None;
+            return;
+        }
+        if self.token.is_some() {
+            return;
+        }
+        let listening = self.server.listening();
+        let own =
+            listening.iter().find(|(listen, _)| listen.service == Service::Api).map(|(_, address)| address.port());
+        let Some(port) = own.or_else(|| api.shared.first().map(SocketAddr::port)) else { return };
+        match TokenFile::write(self.server.api_token(), port) {
+            Ok(file) => {
+                let path = file.path().display();
+                tracing::info!("API: what changes anything needs Authorization: Bearer TOKEN, from {path}");
+                self.token = Some(file);
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "API: nothing can be changed by it without auth: the token cannot be written: {error:#}"
+                );
+            }
+        }
+    }
+
     fn stop(&self) -> Result<(), usize> {
         notify(&[NotifyState::Stopping]);
         self.server.stop();
@@ -89,7 +121,10 @@ impl Operation {
         }
         let outcome = match self.settings.load() {
             Err(error) => {
-                tracing::error!("reload: nothing has changed:\n{error}");
+                for line in error.to_string().lines() {
+                    tracing::error!("reload: {line}");
+                }
+                tracing::error!("reload: nothing has changed");
                 Err(error.to_string())
             }
             Ok(loaded) => match self.server.reload(loaded.config.clone()) {
@@ -109,6 +144,7 @@ impl Operation {
                     }
                     tracing::info!("reload: done, {} changes", changes.len());
                     (self.config, self.explanation) = (loaded.config, loaded.explanation);
+                    self.keep_token();
                     Ok(changes.len())
                 }
             },

@@ -109,6 +109,8 @@ pub(super) enum Values {
     Destinations,
     /// Host names of pages, several.
     Domains,
+    /// Addresses and networks, several.
+    Networks,
     /// Whom `allow` or `deny` means; the directive may stand often.
     Rules,
     /// A program and its arguments; the directive may stand often.
@@ -138,6 +140,7 @@ impl Values {
                 "one or several host[:port] of RTMP servers, for RTMPS (ours) rtmps://host[:port]".to_owned()
             }
             Self::Domains => "host names of pages, such as `example.com`; several".to_owned(),
+            Self::Networks => "addresses, or networks such as 10.0.0.0/8; several".to_owned(),
             Self::Urls => "one or several http:// or https:// URLs".to_owned(),
             Self::Command => "a program and its arguments; there is no shell".to_owned(),
             Self::Options => "a block of ffmpeg's options, such as `{ re; rtsp_transport tcp; }`".to_owned(),
@@ -219,8 +222,8 @@ macro_rules! known {
 }
 
 use Values::{
-    Addresses, Command, Decimal, Destinations, Domains, Flag, Mounts, Number, NumberOrAuto, Options, Path, Rules,
-    Secret, Text, Urls, Word,
+    Addresses, Command, Decimal, Destinations, Domains, Flag, Mounts, Networks, Number, NumberOrAuto, Options, Path,
+    Rules, Secret, Text, Urls, Word,
 };
 
 known! {
@@ -235,6 +238,8 @@ known! {
             "Ours: most processes of exec, transcode and ingest at once.";
         "ff_log_dir" Path, "./objs", Now, "Where the output of ffmpeg goes: a file per process. /dev/null keeps none.";
         "ff_log_level" Text("info"), "info", Now, "ffmpeg's -loglevel, of ingests.";
+        "trusted_proxies" Networks, "", NextConnection,
+            "Ours: proxies that are believed when they say for whom they speak, by proxy_protocol and by X-Forwarded-For. Without it, this machine by proxy_protocol alone.";
         "send_path" Word(&["copy", "sendfile"]), "copy", Now,
             "Ours: how what many players share goes to the kernel from 16 KiB on: copied, or as pages of a file in memory. Which costs less is the machine's: on loopback of an EPYC, copying.";
         "srs_log_tank" Word(&["console", "file"]), "console", Restart,
@@ -287,9 +292,9 @@ known! {
         "cert" Path, "./conf/server.crt", NextConnection, "The certificate and its chain, PEM. Read again at every reload.";
     }
     HttpApi {
-        "enabled" Flag, "off", Now, "Whether to serve the HTTP API, here and on http_server's ports.";
+        "enabled" Flag, "off", Now, "Whether to serve the HTTP API. On http_server's port too, if both listen there.";
         "listen" Addresses, "1985", Now,
-            "Where. A bare port is 127.0.0.1:port, or 0.0.0.0:port with auth. An address beyond loopback needs auth.";
+            "Where; as listen at the top level. Without auth, whoever reaches it may read; changes need the token that the server makes.";
         "crossdomain" Flag, "off", NextConnection,
             "Whether pages of other sites may use the API (CORS). SRS's default is on.";
     }

@@ -1,7 +1,10 @@
 //! A configuration in words: what is in effect and where it comes from, what a reload has changed, and
 //! `conf/full.conf`.
 
-use super::directives::{Block, KNOWN, Known, Values};
+use super::{
+    directives::{Block, KNOWN, Known, Values},
+    secrets::hide_in_urls,
+};
 use crate::proto::http::url::HttpUrl;
 use std::fmt;
 
@@ -129,7 +132,9 @@ fn shown(known: &Known, text: &str) -> String {
         Values::Secret(_) => "******".to_owned(),
         // Passwords and tokens stand in names and queries.
         Values::Urls => text.split(' ').map(public).collect::<Vec<_>>().join(" "),
-        Values::Addresses | Values::Domains | Values::Destinations | Values::Rules => text.to_owned(),
+        Values::Addresses | Values::Domains | Values::Networks | Values::Destinations | Values::Rules => {
+            hide_in_urls(text)
+        }
         Values::Flag
         | Values::Number(..)
         | Values::NumberOrAuto(..)
@@ -139,7 +144,7 @@ fn shown(known: &Known, text: &str) -> String {
         | Values::Path
         | Values::Text(_)
         | Values::Command
-        | Values::Options => quoted(text),
+        | Values::Options => hide_in_urls(&quoted(text)),
     }
 }
 
@@ -240,6 +245,9 @@ fn describe(out: &mut String, block: Block, depth: usize) {
             ("", Values::Addresses, Block::Rtmps) => ("# ", "1443 [::]:1443"),
             ("", Values::Text(example) | Values::Secret(example), _) => ("# ", *example),
             ("", Values::Urls, _) => ("# ", "http://127.0.0.1:8085/api/v1/hooks"),
+            ("", Values::Domains, _) => ("# ", "example.com"),
+            ("", Values::Networks, _) => ("# ", "127.0.0.1 10.0.0.0/8"),
+            ("", Values::Word(words), _) => ("# ", words.first().copied().unwrap_or_default()),
             ("", Values::Path, _) => ("# ", "/etc/ssl/hooks-ca.pem"),
             ("", Values::Rules, _) => ("# ", "play 10.0.0.0/8"),
             ("", Values::Command, _) => ("# ", "ffmpeg -f flv -i [url] -c copy -y ./[stream].flv >./[stream].log 2>&1"),

@@ -1,6 +1,9 @@
 //! What is wrong with a configuration, drawn with its place.
 
-use super::place::{Place, Sources, Word};
+use super::{
+    place::{Place, Sources, Word},
+    secrets::{hide_in_file, hide_in_urls},
+};
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::fmt;
 use strsim::osa_distance;
@@ -38,7 +41,7 @@ impl Fault {
     }
 }
 
-/// All faults of a configuration; displays each with file, line, column, the line itself and a fix.
+/// All faults of a configuration; displays each with file, line, column, the line itself (without secrets) and a fix.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Faults {
     sources: Sources,
@@ -79,7 +82,8 @@ impl fmt::Display for Faults {
             if at > 0 {
                 f.write_str("\n\n")?;
             }
-            let title = level.clone().primary_title(&fault.message);
+            let message = hide_in_urls(&fault.message);
+            let title = level.clone().primary_title(&message);
             let source = fault.place.as_ref().and_then(|place| Some((place, self.sources.0.get(place.source)?)));
             let drawn = match source {
                 Some((place, source)) => {
@@ -87,7 +91,8 @@ impl fmt::Display for Faults {
                     if let Some(help) = &fault.help {
                         annotation = annotation.label(help);
                     }
-                    let snippet = Snippet::source(&source.text).path(&source.name).annotation(annotation);
+                    let text = hide_in_file(&source.text);
+                    let snippet = Snippet::source(&text).path(&source.name).annotation(annotation);
                     Renderer::plain().render(&[title.element(snippet)])
                 }
                 None => {

@@ -3,7 +3,11 @@
 use super::Listen;
 use crate::{proto::http::url::HttpUrl, tls};
 use ipnet::IpNet;
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 /// The `http_server` section; listens nowhere unless enabled.
 #[derive(Clone, Debug, Default)]
@@ -28,17 +32,19 @@ impl HttpServer {
 /// The `http_api` section; answers nowhere unless enabled.
 #[derive(Clone, Debug, Default)]
 pub struct HttpApi {
-    /// Whether it answers, on [`HttpServer`]'s endpoints too.
+    /// Whether it answers.
     pub enabled: bool,
-    /// Where, with and without TLS.
+    /// Where, with and without TLS; not where the HTTP server is.
     pub listen: Vec<Listen>,
+    /// Endpoints of the HTTP server that the file gives to the API too.
+    pub shared: Vec<SocketAddr>,
     /// Whether pages of other sites may use it. SRS: `crossdomain`.
     pub crossdomain: bool,
     /// Whether `/api/v1/raw` answers. SRS: `raw_api.enabled`.
     pub raw: bool,
     /// Whether it may reload. SRS: `raw_api.allow_reload`.
     pub allow_reload: bool,
-    /// What every request must prove.
+    /// What every request must prove; without it, those that change anything prove the server's own token.
     pub auth: Option<Auth>,
     /// For the endpoints with TLS.
     pub tls: Option<tls::Acceptor>,

@@ -8,6 +8,7 @@ use super::{
     faults::Fault,
     place::Word,
     programs,
+    proxies::{Proxies, read_net},
     section::{Loader, Section},
     syntax::Directive,
 };
@@ -24,6 +25,7 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
         log_dir: Some(top.path("ff_log_dir").0).filter(|path| path != "/dev/null").map(PathBuf::from),
         log_level: top.text("ff_log_level").0,
     };
+    let trusted_proxies = Proxies(top.words("trusted_proxies", read_net));
     let by_file = top.choice("send_path").0 == "sendfile";
     let send_path = if by_file { SendPath::Sendfile } else { SendPath::Copy };
     let chunk_size = top.number_at("chunk_size");
@@ -73,6 +75,7 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
         }
         endpoints.extend(list.iter().cloned());
     }
+    check_proxies(loader, &endpoints, &trusted_proxies);
     let (http, api, exporter, rtmps) = (http.0, api.0, exporter.0, rtmps.0);
     if listen.is_empty() && rtmps.listen.is_empty() && loader.faults.is_empty() {
         let file = loader.sources.0.first().map_or("environment", |source| &source.name);
@@ -87,6 +90,7 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
     Config {
         listen,
         max_connections,
+        trusted_proxies,
         send_path,
         programs,
         rtmps,
@@ -139,6 +143,17 @@ fn load_work_dir(top: &mut Section<'_>) -> Option<PathBuf> {
     }
     top.loader.work_dir.clone_from(&directory);
     Some(directory)
+}
+
+/// A proxy header is believed of this machine, or of those who are named.
+fn check_proxies(loader: &mut Loader, endpoints: &[(Listen, Word)], proxies: &Proxies) {
+    let open = |listen: &Listen| listen.proxy_protocol && !listen.address.ip().is_loopback();
+    if *proxies == Proxies::default()
+        && let Some((_, word)) = endpoints.iter().find(|(listen, _)| open(listen))
+    {
+        let message = "`proxy_protocol` where others than this machine can connect, and no `trusted_proxies`";
+        loader.fault(word, message, "name the proxies: `trusted_proxies 10.0.0.5 10.1.0.0/16;`");
+    }
 }
 
 /// How many connections there may be: as SRS does, what is beyond the process's limit is warned of, not refused.

@@ -17,6 +17,8 @@ mod mount;
 mod old;
 mod place;
 mod programs;
+mod proxies;
+mod secrets;
 mod section;
 mod source;
 mod srs;
@@ -31,6 +33,7 @@ pub use http::{
     Action, Auth, Exporter, HookUrl, Hooks, HttpApi, HttpRemux, HttpServer, Refer, Rule, Security, SignedUrl,
 };
 pub use programs::{Engine, Ingest, Programs, Transcode};
+pub use proxies::Proxies;
 
 use crate::tls;
 use section::Loader;
@@ -53,6 +56,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Most connections over all shards. SRS: `max_connections`.
     pub max_connections: u32,
+    /// Who may say for whom it speaks. Ours: `trusted_proxies`.
+    pub trusted_proxies: Proxies,
     /// How what many players share is handed to the kernel. Ours: `send_path`.
     pub send_path: SendPath,
     /// How programs run beside streams.

@@ -249,6 +249,7 @@ impl<'l> Section<'l> {
             | Values::Addresses
             | Values::Urls
             | Values::Domains
+            | Values::Networks
             | Values::Destinations
             | Values::Rules
             | Values::Command

@@ -1,7 +1,7 @@
 //! Signed URLs, and the ids by which clients and streams are known outside.
 
 use crate::{
-    config::{Action, SignedUrl},
+    config::{Action, DEFAULT_VHOST, SignedUrl},
     proto::http::query_value,
 };
 use hmac::{Hmac, KeyInit, Mac};
@@ -25,15 +25,15 @@ pub enum SignatureError {
     Wrong,
 }
 
-/// Checks `?expires=UNIXTIME&sign=HEX` of a stream's URL.
+/// Checks `?expires=UNIXTIME&sign=HEX` of a stream's URL. What is signed is `play VHOST/app/stream UNIXTIME`, without VHOST
+/// for the default one.
 ///
 /// # Errors
 /// Any [`SignatureError`].
 pub fn check_signature(
     signed: &SignedUrl,
     action: Action,
-    app: &str,
-    stream: &str,
+    (vhost, app, stream): (&str, &str, &str),
     param: &str,
 ) -> Result<(), SignatureError> {
     let needed = match action {
@@ -47,16 +47,17 @@ pub fn check_signature(
         return Err(SignatureError::Missing);
     };
     let given = hex::decode(sign).map_err(|_| SignatureError::Wrong)?;
-    let mac = mac(&signed.key, action, app, stream, &expires).ok_or(SignatureError::Wrong)?;
+    let mac = mac(&signed.key, action, (vhost, app, stream), &expires).ok_or(SignatureError::Wrong)?;
     // Takes the same time whatever differs.
     mac.verify_slice(&given).map_err(|_| SignatureError::Wrong)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     if expires.parse::<u64>().is_ok_and(|expires| now <= expires) { Ok(()) } else { Err(SignatureError::Expired) }
 }
 
-fn mac(key: &str, action: Action, app: &str, stream: &str, expires: &str) -> Option<Hmac<Sha256>> {
+fn mac(key: &str, action: Action, (vhost, app, stream): (&str, &str, &str), expires: &str) -> Option<Hmac<Sha256>> {
+    let vhost = if vhost == DEFAULT_VHOST { "" } else { vhost };
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).ok()?;
-    mac.update(format!("{} /{app}/{stream} {expires}", action.name()).as_bytes());
+    mac.update(format!("{} {vhost}/{app}/{stream} {expires}", action.name()).as_bytes());
     Some(mac)
 }
 
@@ -96,13 +97,13 @@ mod tests {
     use super::*;
 
     fn sign(key: &str, action: Action, expires: &str) -> String {
-        hex::encode(mac(key, action, "live", "s", expires).unwrap().finalize().into_bytes())
+        hex::encode(mac(key, action, (DEFAULT_VHOST, "live", "s"), expires).unwrap().finalize().into_bytes())
     }
 
     #[test]
     fn signatures_hold_for_one_thing_until_their_time() {
         let signed = SignedUrl { key: "secret".to_owned(), publish: false, play: true };
-        let check = |param: &str| check_signature(&signed, Action::Play, "live", "s", param);
+        let check = |param: &str| check_signature(&signed, Action::Play, (DEFAULT_VHOST, "live", "s"), param);
         let later = "99999999999";
         let good = sign("secret", Action::Play, later);
         assert_eq!(check(&format!("?a=b&expires={later}&sign={good}")), Ok(()));
@@ -121,9 +122,18 @@ mod tests {
             assert_eq!(check(&format!("?expires={later}&sign={wrong}")), Err(SignatureError::Wrong), "{wrong}");
         }
         assert_eq!(check("?expires=1"), Err(SignatureError::Missing));
-        assert_eq!(check_signature(&signed, Action::Publish, "live", "s", ""), Ok(()), "publishers need none");
-        let other = check_signature(&signed, Action::Play, "live", "t", &format!("?expires={later}&sign={good}"));
-        assert_eq!(other, Err(SignatureError::Wrong));
+        assert_eq!(
+            check_signature(&signed, Action::Publish, (DEFAULT_VHOST, "live", "s"), ""),
+            Ok(()),
+            "publishers need none"
+        );
+        let param = format!("?expires={later}&sign={good}");
+        for other in [(DEFAULT_VHOST, "live", "t"), (DEFAULT_VHOST, "other", "s"), ("other", "live", "s")] {
+            assert_eq!(check_signature(&signed, Action::Play, other, &param), Err(SignatureError::Wrong), "{other:?}");
+        }
+        let theirs = mac("secret", Action::Play, ("other", "live", "s"), later).unwrap().finalize().into_bytes();
+        let param = format!("?expires={later}&sign={}", hex::encode(theirs));
+        assert_eq!(check_signature(&signed, Action::Play, ("other", "live", "s"), &param), Ok(()));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod content;
 mod files;
 mod heartbeat;
 pub mod hooks;
+mod logins;
 mod metrics;
 mod openapi;
 mod plane;
@@ -101,6 +102,8 @@ pub trait Server: Send + 'static {
     fn programs(&self) -> Option<Receiver<Vec<programs::Report>>>;
     /// What tells this process from others: SRS's `server` and `service`.
     fn ids(&self) -> (&str, &str);
+    /// What changes must prove where there is no `auth`; empty if nobody can.
+    fn token(&self) -> &str;
     /// Who calls hooks.
     fn hooks(&self) -> &hooks::Hooks;
     /// The process's clock, in ms.

@@ -2,13 +2,15 @@
 
 use super::{
     Call, Handed, Server, api,
+    auth::Origin,
     connection::{End, Gate, Shared},
     content::Content,
     heartbeat::Heartbeats,
+    logins::household,
 };
 use crate::{
     config::Service,
-    proto::http::{Head, plain_response},
+    proto::http::{FORWARDED_FOR, Head, REAL_IP, plain_response},
     sys::{Receiver, cores},
 };
 use async_channel::Sender;
@@ -16,16 +18,18 @@ use bytes::Bytes;
 use futures_lite::future::{self, FutureExt};
 use glommio::{spawn_local, timer::Timer};
 use hyper::{
-    Request, Response,
+    HeaderMap, Request, Response,
     body::{Body, Frame, Incoming, SizeHint},
     server::conn::http1,
     service::service_fn,
 };
+use socket2::SockRef;
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
+    collections::{HashMap, hash_map::Entry},
     convert::Infallible,
     future::poll_fn,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
     pin::Pin,
     rc::Rc,
@@ -33,9 +37,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Most connections that the page, the API and the exporter have at once; they are not among `max_connections`,
-/// so that operators see a server that is full.
-pub const CONNECTIONS_MAX: usize = 256;
+/// Most connections that the page, the API and the exporter have at once, each of its own, so that none keeps another
+/// from being seen.
+const PAGE_MAX: usize = 256;
+const API_MAX: usize = 256;
+const EXPORTER_MAX: usize = 32;
+/// All of them; they are not among `max_connections`, so that operators see a server that is full.
+pub const CONNECTIONS_MAX: usize = PAGE_MAX + API_MAX + EXPORTER_MAX;
+/// One address has at most this part of them, unless it is this machine or one of `trusted_proxies`.
+const ADDRESS_PART: usize = 4;
 
 /// Starts the thread; connections are sent to it.
 ///
@@ -45,7 +55,7 @@ pub fn start(server: impl Server) -> std::io::Result<Sender<Handed>> {
     let (give, take) = async_channel::bounded::<Handed>(CONNECTIONS_MAX);
     let main = move || async move {
         let plane =
-            Rc::new(Plane { api: api::Api::new(Box::new(server)), connections: Cell::new(0), next: Cell::new(0) });
+            Rc::new(Plane { api: api::Api::new(Box::new(server)), counts: RefCell::default(), next: Cell::new(0) });
         let beating = Rc::clone(&plane);
         spawn_local(async move {
             let mut heartbeats = Heartbeats::default();
@@ -55,8 +65,7 @@ pub fn start(server: impl Server) -> std::io::Result<Sender<Handed>> {
         })
         .detach();
         while let Ok(handed) = take.recv().await {
-            if plane.connections.get() < CONNECTIONS_MAX {
-                let counted = Counted::new(&plane);
+            if let Some(counted) = Counted::new(&plane, &handed) {
                 spawn_local(async move {
                     // A panic costs its own connection.
                     if AssertUnwindSafe(serve(counted, handed)).catch_unwind().await.is_err() {
@@ -65,7 +74,7 @@ pub fn start(server: impl Server) -> std::io::Result<Sender<Handed>> {
                 })
                 .detach();
             } else {
-                tracing::warn!(peer = %handed.peer, "closed: {CONNECTIONS_MAX} connections for the page and the API");
+                tracing::warn!(peer = %handed.peer, service = ?handed.service, "closed: too many connections for this");
             }
         }
     };
@@ -75,30 +84,61 @@ pub fn start(server: impl Server) -> std::io::Result<Sender<Handed>> {
 
 struct Plane {
     api: api::Api,
-    connections: Cell<usize>,
+    /// Connections of a service, and those of a household.
+    counts: RefCell<HashMap<(Service, Option<IpAddr>), usize>>,
     /// The shard that the next live connection goes to.
     next: Cell<usize>,
 }
 
 /// Counts a connection as long as it is there.
-struct Counted(Rc<Plane>);
+struct Counted {
+    plane: Rc<Plane>,
+    counts: [(Service, Option<IpAddr>); 2],
+}
 
 impl Counted {
-    fn new(plane: &Rc<Plane>) -> Self {
-        plane.connections.set(plane.connections.get() + 1);
-        Self(Rc::clone(plane))
+    /// Takes a place; `None` if the service or the address has no more.
+    fn new(plane: &Rc<Plane>, handed: &Handed) -> Option<Self> {
+        let ip = handed.peer.ip();
+        let (service, most) = match handed.service {
+            Service::Rtmp | Service::Http => (Service::Http, PAGE_MAX),
+            Service::Api => (Service::Api, API_MAX),
+            Service::Exporter => (Service::Exporter, EXPORTER_MAX),
+        };
+        let known = ip.to_canonical().is_loopback() || plane.api.config().trusted_proxies.has(ip);
+        let counts = [(service, None), (service, Some(household(ip)))];
+        let mut all = plane.counts.borrow_mut();
+        let full = |count, most| all.get(count).is_some_and(|now| *now >= most);
+        if full(&counts[0], most) || !known && full(&counts[1], most / ADDRESS_PART) {
+            return None;
+        }
+        for count in counts {
+            *all.entry(count).or_default() += 1;
+        }
+        Some(Self { plane: Rc::clone(plane), counts })
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
+        let mut all = self.plane.counts.borrow_mut();
+        for count in &self.counts {
+            if let Entry::Occupied(mut entry) = all.entry(*count) {
+                *entry.get_mut() -= 1;
+                if *entry.get() == 0 {
+                    entry.remove();
+                }
+            }
+        }
     }
 }
 
 async fn serve(counted: Counted, handed: Handed) {
-    let plane = Rc::clone(&counted.0);
+    let plane = Rc::clone(&counted.plane);
     let Handed { descriptor, peer, tls, ktls_bytes, unread, service } = handed;
+    let local = SockRef::from(&descriptor).local_addr().ok().and_then(|local| local.as_socket());
+    let Some(local) = local else { return };
+    let from = Origin { service, peer, local };
     let receiver = Receiver::adopt(descriptor, peer);
     let looking = Rc::clone(&plane);
     let is_live = move |head: &Head| {
@@ -108,8 +148,7 @@ async fn serve(counted: Counted, handed: Handed) {
     let gate = Gate::new(receiver, tls, unread, is_live);
     let shared = gate.shared();
     let (asking, answering) = (Rc::clone(&plane), Rc::clone(&shared));
-    let answer =
-        service_fn(move |request| Box::pin(respond(Rc::clone(&asking), Rc::clone(&answering), service, peer, request)));
+    let answer = service_fn(move |request| Box::pin(respond(Rc::clone(&asking), Rc::clone(&answering), from, request)));
     let mut http = http1::Builder::new().half_close(false).max_buf_size(64 << 10).serve_connection(gate, answer);
     let served = poll_fn(|cx| http.poll_without_shutdown(cx));
     let late = watch(Rc::clone(&shared));
@@ -173,13 +212,22 @@ async fn watch(shared: Rc<Shared>) {
 async fn respond(
     plane: Rc<Plane>,
     shared: Rc<Shared>,
-    service: Service,
-    peer: SocketAddr,
+    from: Origin,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let (head, _) = request.into_parts();
-    let response = plane.api.respond(service, peer, &head).await;
+    let list = forwarded_for(&head.headers);
+    let client = plane.api.config().trusted_proxies.client_of(from.peer.ip(), &list);
+    let from = Origin { peer: client.map_or(from.peer, |ip| SocketAddr::new(ip, 0)), ..from };
+    let response = plane.api.respond(&from, &head).await;
     Ok(response.map(|body| Answer { body, shared }))
+}
+
+/// What proxies say of whom a request is from.
+fn forwarded_for(headers: &HeaderMap) -> String {
+    let name = if headers.contains_key(FORWARDED_FOR) { FORWARDED_FOR } else { REAL_IP };
+    let lists: Vec<&str> = headers.get_all(name).iter().map(|list| list.to_str().unwrap_or("?")).collect();
+    lists.join(",")
 }
 
 /// A body that says when it has been taken.

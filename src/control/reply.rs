@@ -1,6 +1,6 @@
 //! Answers of the control plane, and how it says what is wrong.
 
-use super::{content::Content, shards::Silent};
+use super::{auth::Denied, content::Content, shards::Silent};
 use bytes::Bytes;
 use hyper::{HeaderMap, Response, StatusCode, header};
 use serde::Serialize;
@@ -36,6 +36,12 @@ pub(super) struct Wrong(pub(super) StatusCode, pub(super) u32, pub(super) String
 impl From<Silent> for Wrong {
     fn from(silent: Silent) -> Self {
         wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, silent.to_string())
+    }
+}
+
+impl From<Denied> for Wrong {
+    fn from(denied: Denied) -> Self {
+        wrong(denied.status, code::FORBIDDEN, denied.why)
     }
 }
 

@@ -34,6 +34,11 @@ pub(super) async fn ask<T>(
     within(SHARD_TIME, answer).await.ok_or(Silent(shard))
 }
 
+/// Waits.
+pub(super) async fn pause(time: Duration) {
+    Timer::new(time).await;
+}
+
 /// Waits for an answer.
 pub(super) async fn within<T>(limit: Duration, answer: Receiver<T>) -> Option<T> {
     let late = async {
@@ -139,6 +144,9 @@ mod tests {
             unreachable!("nobody asks for them here")
         }
 
+        fn token(&self) -> &str {
+            ""
+        }
         fn ids(&self) -> (&str, &str) {
             ("", "")
         }

@@ -33,8 +33,9 @@ impl<E: Endpoints> Shard<E> {
             self.stats.refused_by_rule.add(1);
             return Access::Refused(format!("a page at {page:?} may not {} (refer)", action.name()));
         }
+        let name = (vhost.name.as_str(), address.app.as_str(), address.stream.as_str());
         if let Some(signed) = &vhost.signed_url
-            && let Err(error) = access::check_signature(signed, action, &address.app, &address.stream, &address.param)
+            && let Err(error) = access::check_signature(signed, action, name, &address.param)
         {
             self.stats.refused_by_rule.add(1);
             return Access::Refused(error.to_string());

@@ -14,7 +14,11 @@ use crate::{
     tls,
 };
 use smallvec::SmallVec;
-use std::{net::SocketAddr, os::fd::RawFd, task::Waker};
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::RawFd,
+    task::Waker,
+};
 
 /// Longest time between two looks at a connection, in ms: its rates want one.
 const LOOK_MS_MAX: u64 = 15_000;
@@ -30,7 +34,10 @@ pub(super) struct Connection<E: Endpoints> {
     pub(super) client: ClientId,
     pub(super) descriptor: RawFd,
     pub(super) peer: SocketAddr,
+    /// The real one, as a proxy header has named it.
     pub(super) real_peer: Option<SocketAddr>,
+    /// Whom its present request is from, as a proxy that is believed has said in it.
+    pub(super) forwarded: Option<IpAddr>,
     pub(super) session: E::Session,
     /// What the session's bytes are wrapped in.
     pub(super) tls: Option<Box<tls::Session>>,
@@ -93,6 +100,7 @@ impl<E: Endpoints> Connection<E> {
             descriptor,
             peer,
             real_peer: None,
+            forwarded: None,
             session,
             tls: None,
             ktls_bytes: None,
@@ -129,7 +137,8 @@ impl<E: Endpoints> Connection<E> {
 
     /// The real peer, where a proxy has named it.
     pub(super) fn named(&self) -> SocketAddr {
-        self.real_peer.unwrap_or(self.peer)
+        let named = self.real_peer.unwrap_or(self.peer);
+        self.forwarded.map_or(named, |ip| SocketAddr::new(ip, 0))
     }
 
     /// Whether a send is in flight, or another one may follow at once.

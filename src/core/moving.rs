@@ -12,7 +12,7 @@ use crate::{
     tls,
 };
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{OwnedFd, RawFd},
     sync::atomic::Ordering,
 };
@@ -36,6 +36,7 @@ pub(crate) struct MovedState<E: Endpoints> {
     tls: Option<Box<tls::Session>>,
     ktls_bytes: Option<u64>,
     real_peer: Option<SocketAddr>,
+    forwarded: Option<IpAddr>,
     client: ClientId,
     on_close: Option<Box<hooks::Event>>,
     started_ms: u64,
@@ -59,7 +60,7 @@ impl<E: Endpoints> Shard<E> {
         let id = self.insert_session(descriptor, peer, state.session);
         self.with(id, |connection| {
             connection.pending = state.pending;
-            connection.real_peer = state.real_peer;
+            (connection.real_peer, connection.forwarded) = (state.real_peer, state.forwarded);
             connection.client = state.client;
             connection.on_close = state.on_close;
             connection.started_ms = state.started_ms;
@@ -73,7 +74,7 @@ impl<E: Endpoints> Shard<E> {
     /// the other shard's would mix with them.
     pub(crate) fn take_for_move(&mut self, id: usize) -> Option<MovedState<E>> {
         let connection = self.take_at_rest(id)?;
-        let Connection { session, pending, tls, ktls_bytes, real_peer, client, on_close, .. } = *connection;
+        let Connection { session, pending, tls, ktls_bytes, real_peer, forwarded, client, on_close, .. } = *connection;
         let Connection { started_ms, received_bytes, sent_bytes, .. } = *connection;
         Some(MovedState {
             session,
@@ -81,6 +82,7 @@ impl<E: Endpoints> Shard<E> {
             tls,
             ktls_bytes,
             real_peer,
+            forwarded,
             client,
             on_close,
             started_ms,

@@ -155,6 +155,9 @@ pub enum Output<S> {
     Pause(Id, bool),
     /// A player wants a kind of tags, or does not.
     Want(Id, TagKind, bool),
+    /// What it asks next is for somebody else, in the words of whoever stands before the server (`X-Forwarded-For`);
+    /// for its peer itself if that is empty.
+    For(String),
     /// The connection is for the control plane.
     HandOver,
     /// To be closed, unless it plays or publishes something else.
@@ -175,6 +178,7 @@ impl<S> Output<S> {
             Self::Close(id) => Output::Close(id),
             Self::Pause(id, paused) => Output::Pause(id, paused),
             Self::Want(id, kind, wanted) => Output::Want(id, kind, wanted),
+            Self::For(list) => Output::For(list),
             Self::HandOver => Output::HandOver,
             Self::Useless(reason) => Output::Useless(reason),
             Self::Leave(reason) => Output::Leave(reason),

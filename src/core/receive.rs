@@ -67,6 +67,10 @@ impl<E: Endpoints> Shard<E> {
         let header;
         let mut input = bytes;
         if let Some(mut waiting) = connection.proxy.take() {
+            if !self.shared.config().trusted_proxies.may_open(connection.peer.ip()) {
+                let why = "a proxy header from an address that is not in trusted_proxies";
+                return Outcome::Close(CloseReason::Protocol(why.to_owned()));
+            }
             waiting.extend_from_slice(bytes);
             header = waiting;
             match proxy::read(&header) {
@@ -168,6 +172,10 @@ impl<E: Endpoints> Shard<E> {
                 if let Some(found) = connection.plays.iter_mut().find(|known| known.id == play) {
                     found.sink.want(kind, wanted);
                 }
+            }
+            Output::For(list) => {
+                let from = connection.real_peer.unwrap_or(connection.peer).ip();
+                connection.forwarded = self.shared.config().trusted_proxies.client_of(from, &list);
             }
             Output::HandOver => return Outcome::HandOver,
             Output::Useless(reason) => {

@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     /// Tell this process from others, in the API and in hooks.
     pub(crate) server_id: String,
     pub(crate) service_id: String,
+    /// What changes by the API need where the file has no `auth`: 64 hexadecimal digits, or nothing, which nobody can prove.
+    pub(crate) api_token: String,
     /// Where connections go that ask for anything but media.
     pub(crate) plane: OnceLock<async_channel::Sender<Handed>>,
     /// For connections that the server opens by itself; made when first used.
@@ -49,6 +51,13 @@ pub(crate) struct Shared {
     started: Instant,
 }
 
+/// What nobody can guess; empty if the kernel has no randomness.
+fn secret() -> String {
+    let mut bytes = [0; 32];
+    let whole = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    if whole == Ok(bytes.len()) { hex::encode(bytes) } else { String::new() }
+}
+
 impl Shared {
     pub(crate) fn new(config: Config) -> Self {
         let by_chance = || format!("vid-{:07x}", fastrand::u32(..) & 0xFFF_FFFF);
@@ -65,6 +74,7 @@ impl Shared {
             rtmp_port: AtomicU16::new(0),
             cpus: CpuMask::of_this_thread(),
             server_id,
+            api_token: secret(),
             service_id: format!("{:08x}", fastrand::u32(..)),
             ktls: sys::has_ktls(),
             seats: Arc::default(),

@@ -186,6 +186,11 @@ impl Server {
         self.lock_listening().clone()
     }
 
+    /// What changes by the API must prove where there is no `auth`; empty if nobody can.
+    pub fn api_token(&self) -> &str {
+        &self.shared.api_token
+    }
+
     /// Connections of all shards.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)

@@ -79,6 +79,10 @@ impl control::Server for Handle {
         (&self.shared.server_id, &self.shared.service_id)
     }
 
+    fn token(&self) -> &str {
+        &self.shared.api_token
+    }
+
     fn hooks(&self) -> &Hooks {
         &self.shared.hooks
     }

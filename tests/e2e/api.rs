@@ -100,7 +100,7 @@ fn kicking_a_client_works() {
         .as_str()
         .expect("an id")
         .to_owned();
-    let kick = |id: &str| request(web.api(), "DELETE", &format!("/api/v1/clients/{id}"), "");
+    let kick = |id: &str| request(web.api(), "DELETE", &format!("/api/v1/clients/{id}"), &web.server.bearer());
     assert_eq!(kick(&id).status, 200);
     web.server.wait_for_log("an operator has disconnected it", 1);
     eventually("11 players", || (players_of(&list("?count=100")) == 11).then_some(()));
@@ -130,29 +130,30 @@ fn kicking_a_client_works() {
     assert!(!get(web.api(), "/api/v1/versions").head.contains("access-control"), "crossdomain is off");
 }
 
-/// Without auth the API is this machine's alone; with it, everybody must prove who they are, the page's port
-/// included.
+/// On loopback the API is this machine's alone, and on its own port; with auth, everybody must prove who they are, to the
+/// page's list too.
 #[test]
 fn the_api_is_closed_to_strangers() {
     let web = Web::flv();
     let status = |address, fields: &str| request(address, "GET", "/api/v1/versions", fields).status;
-    for address in [web.api(), web.http()] {
-        assert_eq!(status(address, ""), 200);
-        assert_eq!(status(address, "X-Forwarded-For: 1.2.3.4\r\n"), 403);
-        assert_eq!(status(address, "Sec-Fetch-Site: cross-site\r\n"), 403);
-        let rebound = crate::web::raw(address, b"GET /api/v1/versions HTTP/1.1\r\nHost: evil.example\r\n\r\n", false);
-        assert_eq!(rebound.status, 403, "DNS rebinding");
-    }
+    assert_eq!(status(web.api(), ""), 200);
+    assert_eq!(status(web.api(), "X-Forwarded-For: 1.2.3.4\r\n"), 403);
+    assert_eq!(status(web.api(), "Sec-Fetch-Site: cross-site\r\n"), 403);
+    assert_eq!(status(web.api(), "Origin: http://evil.example\r\n"), 403);
+    let rebound = b"GET /api/v1/versions HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+    assert_eq!(crate::web::raw(web.api(), rebound, false).status, 403, "DNS rebinding");
+    assert_eq!(status(web.http(), ""), 404, "it has a port of its own");
     let api = "auth { enabled on; username admin; password \"a b\"; token t0ken; } crossdomain on;";
     let web = Web { server: Server::start(&config("", api, "")) };
-    for address in [web.api(), web.http()] {
-        let denied = request(address, "GET", "/api/v1/versions", "");
-        assert!(denied.status == 401 && denied.head.contains("www-authenticate: basic"), "{denied:?}");
-        assert_eq!(status(address, "Authorization: Basic YWRtaW46YSBi\r\n"), 200);
-        assert_eq!(status(address, "Authorization: Bearer t0ken\r\n"), 200);
-        assert_eq!(status(address, "Authorization: Bearer wrong\r\n"), 401);
-        assert!(denied.has("access-control-allow-origin: *"));
-    }
+    let denied = request(web.api(), "GET", "/api/v1/versions", "");
+    assert!(denied.status == 401 && denied.head.contains("www-authenticate: basic"), "{denied:?}");
+    assert_eq!(status(web.api(), "Authorization: Basic YWRtaW46YSBi\r\n"), 200);
+    assert_eq!(status(web.api(), "Authorization: Bearer t0ken\r\n"), 200);
+    assert_eq!(status(web.api(), "Authorization: Bearer wrong\r\n"), 401);
+    assert!(denied.has("access-control-allow-origin: *"));
+    let list = |fields: &str| request(web.http(), "GET", "/page/streams.json", fields).status;
+    assert_eq!((list(""), list("Authorization: Basic YWRtaW46YSBi\r\n")), (401, 200), "the page's list too");
+    assert_eq!(web.server.bearer(), "", "the file's own counts");
     let shown = std::process::Command::new(env!("CARGO_BIN_EXE_corecast"))
         .args(["-t", "--explain", "-c"])
         .arg(web.server.file("test.conf"))
@@ -171,15 +172,18 @@ fn the_raw_api_reloads() {
     let text = config("", "raw_api { enabled on; allow_reload on; }", "");
     let web = Web { server: Server::start(&text) };
     assert_eq!(web.ask("/api/v1/raw?rpc=raw")["http_api"]["raw_api"]["allow_reload"], true);
-    assert_eq!(web.ask("/api/v1/raw?rpc=reload")["changes"], 0);
+    let bearer = web.server.bearer();
+    let reload = || request(web.api(), "GET", "/api/v1/raw?rpc=reload", &bearer);
+    assert_eq!(get(web.api(), "/api/v1/raw?rpc=reload").status, 401, "being here is no proof");
+    assert_eq!(reload().json()["changes"], 0);
     std::fs::write(
         web.server.file("test.conf"),
         text.replace("vhost __defaultVhost__ { ", "vhost __defaultVhost__ { chunk_size 4096; "),
     )
     .expect("a file");
-    assert_eq!(web.ask("/api/v1/raw?rpc=reload")["changes"], 1);
+    assert_eq!(reload().json()["changes"], 1);
     std::fs::write(web.server.file("test.conf"), "nonsense").expect("a file");
-    let faults = get(web.api(), "/api/v1/raw?rpc=reload");
+    let faults = reload();
     assert!(
         faults.status == 422 && faults.json()["message"].as_str().is_some_and(|text| text.contains("test.conf:1")),
         "{faults:?}"

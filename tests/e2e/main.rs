@@ -4,6 +4,7 @@
 
 #![expect(clippy::expect_used, clippy::cast_possible_truncation, reason = "a test fails by a panic")]
 
+mod access;
 mod api;
 mod bad_input;
 mod clients;

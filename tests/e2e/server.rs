@@ -95,6 +95,7 @@ impl Server {
         let log = fs::File::create(directory.path().join("log")).expect("a log");
         let mut child = command
             .env("RUST_LOG", "warn,corecast=debug")
+            .env("RUNTIME_DIRECTORY", directory.path())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -129,6 +130,14 @@ impl Server {
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("rtmp://{}{path}", self.address())
+    }
+
+    /// The field that proves the API's own token, with its end; nothing if there is no token.
+    pub(crate) fn bearer(&self) -> String {
+        let files = fs::read_dir(self.directory.path()).expect("a directory").filter_map(Result::ok);
+        let own = files.map(|file| file.path()).find(|path| path.extension().is_some_and(|end| end == "token"));
+        let token = own.map(|path| fs::read_to_string(path).expect("a token"));
+        token.map_or_else(String::new, |token| format!("Authorization: Bearer {}\r\n", token.trim()))
     }
 
     /// A path for a test's file, readable for everybody.

@@ -8,11 +8,11 @@ use crate::config::{
     faults::Fault,
     mount,
     place::Word,
+    proxies::read_net,
     section::{Loader, Section},
     syntax::Directive,
 };
 use crate::tls;
-use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// A section that is loaded, with the words that its endpoints come from.
@@ -41,6 +41,7 @@ impl Blocks {
         let shared = |listen: &Listen| {
             server.1.iter().any(|(other, _)| other.address == listen.address && other.address.port() != 0)
         };
+        api.0.shared = api.0.listen.iter().filter(|listen| shared(listen)).map(|listen| listen.address).collect();
         api.0.listen.retain(|listen| !shared(listen));
         api.1.retain(|(listen, _)| !shared(listen));
         (server, api, load_exporter(loader, self.exporter))
@@ -89,26 +90,33 @@ fn load_api(loader: &mut Loader, block: Vec<Directive>) -> WithEndpoints<HttpApi
     let mut block = |name| section.block(name).unwrap_or_default();
     let (raw_block, auth, https) = (block("raw_api"), block("auth"), block("https"));
     let auth = load_auth(Section::new(Block::HttpApiAuth, auth, section.loader));
-    let host = if auth.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
-    let mut listen = section.listen(Service::Api, false, host);
+    let mut listen = section.listen(Service::Api, false, Ipv4Addr::UNSPECIFIED);
     section.finish();
     loader.explained.push(Line::Open("raw_api".to_owned()));
     let mut section = Section::new(Block::HttpApiRaw, raw_block, loader);
     let (raw, allow_reload) = (section.flag("enabled"), section.flag("allow_reload"));
     section.finish();
     loader.explained.push(Line::Close);
-    let (tls_listen, tls) = load_https(Section::new(Block::HttpApiHttps, https, loader), enabled, Service::Api, host);
+    let https = Section::new(Block::HttpApiHttps, https, loader);
+    let (tls_listen, tls) = load_https(https, enabled, Service::Api, Ipv4Addr::UNSPECIFIED);
     loader.explained.push(Line::Close);
     listen.extend(tls_listen);
     if !enabled {
         return (HttpApi::default(), Vec::new());
     }
-    for (listen, word) in listen.iter().filter(|(listen, _)| auth.is_none() && !listen.address.ip().is_loopback()) {
-        let message = format!("the API at {} has no `auth`, and answers this machine only", listen.address);
-        let fault = Fault::new(word, message);
-        loader.warnings.push(fault.help("add `auth { enabled on; username NAME; password WORD; }` for others"));
+    if auth.is_none() {
+        let help = "add `auth { enabled on; username NAME; password WORD; }`, or listen on 127.0.0.1";
+        warn_of_open(loader, &listen, "the API's lists", help);
     }
-    (HttpApi { enabled, listen: endpoints(&listen), crossdomain, raw, allow_reload, auth, tls }, listen)
+    let shared = Vec::new();
+    (HttpApi { enabled, listen: endpoints(&listen), shared, crossdomain, raw, allow_reload, auth, tls }, listen)
+}
+
+/// One line where strangers can read.
+fn warn_of_open(loader: &mut Loader, listen: &[(Listen, Word)], what: &str, help: &str) {
+    let Some((_, word)) = listen.iter().find(|(listen, _)| !listen.address.ip().is_loopback()) else { return };
+    let message = format!("whoever reaches this port may read {what}");
+    loader.warnings.push(Fault::new(word, message).help(help));
 }
 
 fn load_auth(mut section: Section<'_>) -> Option<Auth> {
@@ -148,6 +156,7 @@ fn load_exporter(loader: &mut Loader, block: Vec<Directive>) -> WithEndpoints<Ex
     if !enabled {
         return (Exporter::default(), Vec::new());
     }
+    warn_of_open(loader, &listen, "the metrics", "listen on 127.0.0.1, or keep the port behind a firewall");
     (Exporter { listen: endpoints(&listen), label, tag, top_streams }, listen)
 }
 
@@ -282,8 +291,7 @@ fn read_rule(words: &[&str]) -> Option<Rule> {
     if *whom == "all" {
         return Some((action, None));
     }
-    let address = whom.parse().map(|address: IpAddr| IpNet::from(address));
-    whom.parse().or(address).ok().map(|net| (action, Some(net)))
+    read_net(whom).map(|net| (action, Some(net)))
 }
 
 fn load_signed_url(mut section: Section<'_>) -> Option<SignedUrl> {

@@ -346,3 +346,14 @@ fn blocks_that_are_not_built() {
     assert_eq!(first_fault(&with("srt_server { enabled on; }")), "`srt_server` is not known in `vhost`");
     assert_eq!(first_fault(&with("refer { enabled on; all http://a/; }")), "`http://a/` is no value for `all`");
 }
+
+/// Passwords, tokens and keys stand in no fault and no explanation.
+#[test]
+fn secrets_are_not_shown() {
+    let wrong = "listen 1;\nhttp_api { auth { enabled on; username a; password s3cret1 s3cret2; } }\n\
+        vhost v { signed_url { enabled maybe; key s3cret3; } http_hooks { on_publish ftp://u:s3cret4@h/x?t=s3cret5; }\n\
+        forward { enabled on; destination rtmp://u:s3cret6@h/a?s3cret7; } }";
+    let faults = Config::parse("test", wrong).unwrap_err();
+    assert!(faults.list().len() >= 3 && !faults.to_string().contains("s3cret"), "{faults}");
+    assert!(faults.to_string().contains("ftp://*********@h/x?*"), "{faults}");
+}

@@ -3,7 +3,10 @@
 pub(super) mod model;
 
 use super::{
-    Call, ClientId, ClientReport, Server, ShardReport, access, assets, auth, merge, metrics, openapi,
+    Call, ClientId, ClientReport, Server, ShardReport, access, assets,
+    auth::{self, Access, Origin},
+    logins::Logins,
+    merge, metrics, openapi,
     reply::{Reply, Wrong, allow_origins, code, failure, json_text, method_not_allowed, preflight, reply, wrong},
     shards::{self, Reports, Silent, within},
     system::{self, Sampler},
@@ -20,7 +23,13 @@ use model::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Entries of a list where the request names no `count`, as in SRS.
 const COUNT: usize = 10;
@@ -29,16 +38,26 @@ const COUNT_MAX: usize = 1000;
 /// How long a reload may take.
 const RELOAD_TIME: Duration = Duration::from_secs(20);
 
+/// The page's list of streams.
+const PAGE_LIST: &str = "/page/streams.json";
+
+/// Who asks.
+struct Caller {
+    peer: SocketAddr,
+    access: Access,
+}
+
 /// What answers requests.
 pub(super) struct Api {
     server: Box<dyn Server>,
     sampler: Sampler,
     reports: Reports,
+    logins: RefCell<Logins>,
 }
 
 impl Api {
     pub(super) fn new(server: Box<dyn Server>) -> Self {
-        Self { server, sampler: Sampler::default(), reports: Reports::default() }
+        Self { server, sampler: Sampler::default(), reports: Reports::default(), logins: RefCell::default() }
     }
 
     pub(super) fn config(&self) -> Arc<Config> {
@@ -57,26 +76,55 @@ impl Api {
         self.server.call(shard, call);
     }
 
-    /// Answers whatever is no live stream.
-    pub(super) async fn respond(&self, service: Service, peer: SocketAddr, head: &Parts) -> Reply {
+    /// Answers whatever is no live stream. A credential waits for its turn, and a wrong one is remembered.
+    pub(super) async fn respond(&self, from: &Origin, head: &Parts) -> Reply {
+        let (peer, given) = (from.peer, head.headers.contains_key(header::AUTHORIZATION));
+        if given {
+            let turn = self.logins.borrow_mut().turn(peer.ip(), Instant::now());
+            match turn {
+                Some(Duration::ZERO) => {}
+                Some(wait) => shards::pause(wait).await,
+                None => {
+                    let why = "too many wrong names, passwords or tokens; try again later";
+                    return failure(&wrong(StatusCode::TOO_MANY_REQUESTS, code::FORBIDDEN, why));
+                }
+            }
+        }
+        let reply = self.answer(from, head).await;
+        if given && reply.status() == StatusCode::UNAUTHORIZED {
+            let failures = self.logins.borrow_mut().failed(peer.ip(), Instant::now());
+            // So many lines that they tell of it, and no more.
+            if failures.is_power_of_two() {
+                tracing::warn!(%peer, failures, "API: a wrong name, password or token");
+            }
+        }
+        reply
+    }
+
+    async fn answer(&self, from: &Origin, head: &Parts) -> Reply {
         let config = self.config();
         let path = head.uri.path();
         #[cfg(test)]
         assert!(path != "/panic", "a test asked for a panic");
-        let api = path == "/api" || path.starts_with("/api/") || (path == "/metrics" && service == Service::Api);
-        match service {
+        let names_api =
+            path == "/api" || path.starts_with("/api/") || (path == "/metrics" && from.service == Service::Api);
+        match from.service {
             Service::Exporter if path == "/metrics" => only_get(head, self.metrics(&config).await),
             Service::Exporter => failure(&wrong(StatusCode::NOT_FOUND, code::NO_SUCH_PATH, "only /metrics is here")),
-            Service::Http | Service::Rtmp if !api => assets::respond(head, &config),
+            Service::Http | Service::Rtmp if path == PAGE_LIST => only_get(head, self.page_list(&config, head).await),
+            Service::Http | Service::Rtmp if !names_api || !from.has_api(&config.api) => assets::respond(head, &config),
             Service::Http | Service::Rtmp | Service::Api => {
                 let crossdomain = config.api.crossdomain;
                 if crossdomain && head.method == Method::OPTIONS {
                     return preflight();
                 }
-                let mut reply = match auth::check(&config.api, peer, &head.headers) {
-                    Ok(()) if path == "/metrics" => only_get(head, self.metrics(&config).await),
-                    Ok(()) => self.route(&config, head).await.unwrap_or_else(|wrong| failure(&wrong)),
-                    Err(denied) => failure(&wrong(denied.status, code::FORBIDDEN, denied.why)),
+                let mut reply = match auth::check(&config.api, self.server.token(), from, head) {
+                    Ok(_) if path == "/metrics" => only_get(head, self.metrics(&config).await),
+                    Ok(access) => {
+                        let caller = Caller { peer: from.peer, access };
+                        self.route(&config, &caller, head).await.unwrap_or_else(|wrong| failure(&wrong))
+                    }
+                    Err(denied) => failure(&denied.into()),
                 };
                 if crossdomain {
                     allow_origins(reply.headers_mut());
@@ -86,7 +134,20 @@ impl Api {
         }
     }
 
-    async fn route(&self, config: &Config, head: &Parts) -> Result<Reply, Wrong> {
+    /// What the page shows, to everybody: no client has a name there.
+    async fn page_list(&self, config: &Config, head: &Parts) -> Reply {
+        let denied = auth::check_page(&config.api, head).err().map(Wrong::from);
+        let list = async {
+            let (streams, shards) = (self.streams().await?, self.shard_list().await?);
+            Ok::<_, Wrong>(model::PageList::new(config, streams, shards))
+        };
+        match denied {
+            Some(denied) => failure(&denied),
+            None => list.await.map_or_else(|wrong| failure(&wrong), |list| ok(&list)),
+        }
+    }
+
+    async fn route(&self, config: &Config, caller: &Caller, head: &Parts) -> Result<Reply, Wrong> {
         let path = head.uri.path().trim_end_matches('/');
         let query = head.uri.query().unwrap_or_default();
         let mut levels = path.trim_start_matches('/').splitn(4, '/');
@@ -150,12 +211,14 @@ impl Api {
             }
             (Some("clients"), Some(id)) => {
                 let missing = || wrong(StatusCode::NOT_FOUND, code::NO_CLIENT, "no such client");
+                let by = if kick { Some(caller.access.to_change()?) } else { None };
                 let id = ClientId::read(id).ok_or_else(missing)?;
                 // It may have moved from where it came in, and is looked for everywhere then.
                 let first = id.shard.min(self.shards());
                 for shard in (first..self.shards()).chain(0..first) {
-                    if kick {
+                    if let Some(by) = by {
                         if self.ask(shard, |reply| Call::Kick { id, reply }).await? {
+                            tracing::info!(peer = %caller.peer, %by, client = %id, "API: a client is disconnected");
                             return Ok(ok(&Done::new(ids)));
                         }
                     } else if let Some(client) = self.ask(shard, |reply| Call::Client { id, reply }).await? {
@@ -164,7 +227,7 @@ impl Api {
                 }
                 return Err(missing());
             }
-            (Some("raw"), _) => self.raw(config, query).await?,
+            (Some("raw"), _) => self.raw(config, caller, query).await?,
             (Some(_), _) => return Err(wrong(StatusCode::NOT_FOUND, code::NO_SUCH_PATH, "no such path")),
         })
     }
@@ -255,7 +318,7 @@ impl Api {
         })
     }
 
-    async fn raw(&self, config: &Config, query: &str) -> Result<Reply, Wrong> {
+    async fn raw(&self, config: &Config, caller: &Caller, query: &str) -> Result<Reply, Wrong> {
         if !config.api.raw {
             let help = "raw_api is off: http_api { raw_api { enabled on; } }";
             return Err(wrong(StatusCode::FORBIDDEN, code::RAW_DISABLED, help));
@@ -269,11 +332,15 @@ impl Api {
                 let help = "reload is off: raw_api { allow_reload on; }";
                 Err(wrong(StatusCode::FORBIDDEN, code::RAW_DISABLED, help))
             }
-            Some("reload") => match within(RELOAD_TIME, self.server.reload()).await {
-                Some(Ok(changes)) => Ok(ok(&Raw::new(ids, Some(changes), what))),
-                Some(Err(faults)) => Err(wrong(StatusCode::UNPROCESSABLE_ENTITY, code::RAW_FAILED, faults)),
-                None => Err(wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, "the reload takes long")),
-            },
+            Some("reload") => {
+                let by = caller.access.to_change()?;
+                tracing::info!(peer = %caller.peer, %by, "API: a reload is asked for");
+                match within(RELOAD_TIME, self.server.reload()).await {
+                    Some(Ok(changes)) => Ok(ok(&Raw::new(ids, Some(changes), what))),
+                    Some(Err(faults)) => Err(wrong(StatusCode::UNPROCESSABLE_ENTITY, code::RAW_FAILED, faults)),
+                    None => Err(wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, "the reload takes long")),
+                }
+            }
             _ => Err(wrong(StatusCode::BAD_REQUEST, code::BAD_REQUEST, "rpc must be raw or reload")),
         }
     }

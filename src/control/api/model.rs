@@ -163,6 +163,51 @@ pub(in crate::control) struct Stream {
     pub(in crate::control) forward: Vec<Forward>,
 }
 
+/// Most streams that the page shows.
+const PAGE_STREAMS_MAX: usize = 200;
+
+/// What the page shows of a stream; nothing of clients.
+#[derive(Debug, Serialize)]
+pub(in crate::control) struct PageStream {
+    /// `/app/stream`.
+    url: String,
+    flv: Option<String>,
+    players: u64,
+    kbps: Kbps,
+    video: Option<Video>,
+    audio: Option<Audio>,
+}
+
+/// What the page shows.
+#[derive(Debug, Serialize)]
+pub(in crate::control) struct PageList {
+    version: &'static str,
+    /// Where RTMP is published to; null if nowhere.
+    rtmp_port: Option<u16>,
+    /// Streams that are published.
+    total: usize,
+    /// The first of them.
+    streams: Vec<PageStream>,
+    shards: Vec<Shard>,
+}
+
+impl PageList {
+    pub(in crate::control) fn new(config: &Config, streams: Vec<Stream>, shards: Vec<Shard>) -> Self {
+        let live: Vec<Stream> = streams.into_iter().filter(|stream| stream.publish.active).collect();
+        let of_page = |stream: Stream| {
+            let Stream { url, flv, players, kbps, video, audio, .. } = stream;
+            PageStream { url, flv, players, kbps, video, audio }
+        };
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            rtmp_port: config.listen.first().map(|listen| listen.address.port()),
+            total: live.len(),
+            streams: live.into_iter().take(PAGE_STREAMS_MAX).map(of_page).collect(),
+            shards,
+        }
+    }
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::control) struct Forward {
     /// URL of server and app.

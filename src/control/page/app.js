@@ -4,6 +4,7 @@ import { showShards } from "/page/charts.js";
 import { obstacle, play } from "/page/player.js";
 
 const EVERY_MS = 2000;
+const RTMP_PORT = 1935;
 const at = (id) => document.getElementById(id);
 
 async function ask(path) {
@@ -27,14 +28,16 @@ function describeAudio(audio) {
   return `${audio.codec}${hertz}`;
 }
 
+/** Streams of two vhosts may have one name; where they play differs. */
+const keyOf = (stream) => `${stream.url} ${stream.flv}`;
+
 /** A row per stream; rows stay, so that whoever is on a button stays there. */
 function showStreams(streams) {
   const body = at("streams").tBodies[0];
-  const live = streams.filter((stream) => stream.publish.active);
   const rows = new Map([...body.rows].map((row) => [row.dataset.id, row]));
-  for (const stream of live) {
-    const row = rows.get(stream.id) ?? newRow(stream, body);
-    rows.delete(stream.id);
+  for (const stream of streams) {
+    const row = rows.get(keyOf(stream)) ?? newRow(stream, body);
+    rows.delete(keyOf(stream));
     const texts = [
       stream.url.slice(1), describeVideo(stream.video), describeAudio(stream.audio),
       rate(stream.kbps.recv_30s), rate(stream.kbps.send_30s), String(stream.players),
@@ -42,13 +45,13 @@ function showStreams(streams) {
     texts.forEach((text, index) => { if (row.cells[index].textContent !== text) row.cells[index].textContent = text; });
   }
   rows.forEach((row) => row.remove());
-  at("streams").hidden = live.length === 0;
-  at("empty").hidden = live.length > 0;
+  at("streams").hidden = streams.length === 0;
+  at("empty").hidden = streams.length > 0;
 }
 
 function newRow(stream, body) {
   const row = body.insertRow();
-  row.dataset.id = stream.id;
+  row.dataset.id = keyOf(stream);
   for (const name of ["", "Video", "Audio", "In", "Out", "Players", ""]) {
     const cell = row.insertCell();
     if (name) cell.dataset.name = name;
@@ -78,11 +81,12 @@ function notice(text) {
 
 async function refresh() {
   try {
-    const [streams, shards] = await Promise.all([ask("/api/v1/streams?count=200"), ask("/api/v1/shards")]);
+    const { version, rtmp_port, total, streams, shards } = await ask("/page/streams.json");
     notice(obstacle());
-    showStreams(streams.streams);
-    showShards(shards.shards);
-    const { total } = streams;
+    showStreams(streams);
+    showShards(shards);
+    at("version").textContent = version;
+    showCommands(rtmp_port ?? RTMP_PORT);
     at("state").textContent = `${total} ${total === 1 ? "stream" : "streams"}`;
   } catch (error) {
     notice(`No list of streams: ${error.message}`);
@@ -92,16 +96,8 @@ async function refresh() {
 }
 
 /** Commands with this host's name and the ports that the server has. */
-async function showCommands() {
-  let port = 1935;
-  try {
-    const [versions, features] = await Promise.all([ask("/api/v1/versions"), ask("/api/v1/features")]);
-    at("version").textContent = versions.data.version;
-    port = features.data.listen.find((listen) => listen.service === "rtmp" && !listen.tls)?.port || port;
-  } catch {
-    // The list says why the API does not answer.
-  }
-  const server = `rtmp://${location.hostname}${port === 1935 ? "" : `:${port}`}/live`;
+function showCommands(port) {
+  const server = `rtmp://${location.hostname}${port === RTMP_PORT ? "" : `:${port}`}/live`;
   at("ffmpeg").textContent = `ffmpeg -re -stream_loop -1 -i FILE -c copy -f flv ${server}/livestream`;
   at("obs-server").textContent = server;
   at("obs-key").textContent = "livestream";
@@ -131,5 +127,5 @@ at("open").addEventListener("submit", (event) => {
   play(`${path.replace(/\.flv$/, "")}.flv${query ? `?${query}` : ""}`, at("how").value);
 });
 
-showCommands();
+showCommands(RTMP_PORT);
 refresh();

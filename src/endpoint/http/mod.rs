@@ -2,7 +2,7 @@
 //! control plane's.
 
 use crate::{
-    config::{Config, Vhost},
+    config::{Config, Proxies, Vhost},
     core::port::{CloseReason, Context, HANDSHAKE_MS_MAX, IO_MS_MAX, Output, Peer, Request, Session, Word},
     proto::{
         address::StreamAddress,
@@ -110,6 +110,16 @@ impl HttpSession {
         self.websocket = (framing == Framing::WebSocket).then(websocket::Reader::default);
         (self.tc_url, self.referer) = (tc_url, head.referer);
         (self.requested, self.heard_ms) = (true, context.now_ms);
+        if self.websocket.is_some() && head.foreign && !config.http.crossdomain {
+            // No header keeps a page from what a WebSocket brings it.
+            self.keep_alive = false;
+            self.respond("403 Forbidden", "pages of other sites may not play here (crossdomain)");
+            self.finish(context);
+            return Ok(());
+        }
+        if config.trusted_proxies != Proxies::default() {
+            self.queue.push(Output::For(head.forwarded_for));
+        }
         self.state = State::Asked(1000 * u64::from(wanted.vhost.http_remux.wait_stream_s));
         self.queue.push(Output::Play(Box::new(request), wanted));
         Ok(())

@@ -15,6 +15,11 @@ pub const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Most header fields of a request.
 pub const FIELDS_MAX: usize = 64;
 
+/// Where proxies say whom a request is from: a list, the last one nearest.
+pub const FORWARDED_FOR: &str = "x-forwarded-for";
+/// The same of one proxy, in nginx's words.
+pub const REAL_IP: &str = "x-real-ip";
+
 /// Why a request cannot be served. Every variant is answered with its status and closes the connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum HeadError {
@@ -79,6 +84,10 @@ pub struct Head {
     pub websocket_key: Option<String>,
     /// Where the request comes from, in the page's words.
     pub referer: String,
+    /// Whom the request is from, in a proxy's words: all of `X-Forwarded-For`, else `X-Real-IP`; mostly empty.
+    pub forwarded_for: String,
+    /// Whether a page of another site has sent it, as far as a browser says.
+    pub foreign: bool,
     /// Bytes of the head.
     pub bytes: usize,
 }
@@ -112,6 +121,8 @@ impl Head {
         let is_13 = fields.one("sec-websocket-version") == Some("13");
         let key = fields.one("sec-websocket-key").filter(|_| is_http11 && upgrades && is_13);
         let referer = fields.one("referer").unwrap_or_default().to_owned();
+        let origin = fields.all("origin").next().map(|origin| std::str::from_utf8(origin).unwrap_or_default());
+        let foreign = is_foreign(fields.one("sec-fetch-site"), origin, fields.one("host").unwrap_or_default());
         Ok(Some(Self {
             method: method.to_owned(),
             path,
@@ -122,6 +133,8 @@ impl Head {
             body,
             websocket_key: key.map(str::to_owned),
             referer,
+            forwarded_for: fields.forwarded_for(),
+            foreign,
             bytes,
         }))
     }
@@ -137,6 +150,16 @@ impl Head {
     /// Whether it could ask for a live stream: GET or HEAD without a body.
     pub fn is_plain_get(&self) -> bool {
         matches!(self.method.as_str(), "GET" | "HEAD") && self.body == Body::Length(0)
+    }
+}
+
+/// Whether a page of another site has sent a request, by its `Sec-Fetch-Site`, else by its `Origin` and Host. Whatever is no
+/// browser has neither, and is not foreign.
+pub fn is_foreign(site: Option<&str>, origin: Option<&str>, host: &str) -> bool {
+    match (site, origin) {
+        (Some(site), _) => matches!(site, "cross-site" | "same-site"),
+        (None, None) => false,
+        (None, Some(origin)) => !origin.split_once("://").is_some_and(|(_, name)| name.eq_ignore_ascii_case(host)),
     }
 }
 
@@ -166,6 +189,11 @@ impl Fields<'_> {
     fn has(&self, name: &str, word: &str) -> bool {
         let mut words = self.all(name).flat_map(|value| value.split(|byte| *byte == b','));
         words.any(|item| item.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+    }
+
+    fn forwarded_for(&self) -> String {
+        let list: Vec<&str> = self.all(FORWARDED_FOR).map(|list| std::str::from_utf8(list).unwrap_or("?")).collect();
+        if list.is_empty() { self.one(REAL_IP).unwrap_or_default().to_owned() } else { list.join(",") }
     }
 
     fn host(&self, required: bool) -> Result<String, HeadError> {
