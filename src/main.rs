@@ -123,11 +123,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     if loaded.config.asprocess {
         watch::parent(parent, tell.clone())?;
     }
+    let mut watching = None;
     if loaded.config.auto_reload {
-        watch::files(&watched, tell).context("inotify_auto_reload")?;
+        watching = Some(watch::files(&watched, tell).context("inotify_auto_reload")?);
     }
     let (explanation, config) = (loaded.explanation, loaded.config);
-    let mut operation = Operation { server, settings, explanation, config, logging, token: None };
+    let mut operation = Operation { server, settings, explanation, config, logging, token: None, watching };
     operation.keep_token();
     print_banner(&operation.server, &cpus)?;
     let ended = operation.run(&signals);

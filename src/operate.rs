@@ -1,6 +1,6 @@
 //! A running server and its operator: signals, reload, drain, what systemd is told.
 
-use crate::{log::Logging, settings::Settings, token::TokenFile};
+use crate::{log::Logging, settings::Settings, token::TokenFile, watch::Watched};
 use corecast::{
     config::{Config, Explanation, Service},
     glue::{Order, Server},
@@ -13,6 +13,7 @@ use signal_hook::{
 };
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -33,6 +34,7 @@ pub(crate) struct Operation {
     pub(crate) config: Config,
     pub(crate) logging: Logging,
     pub(crate) token: Option<TokenFile>,
+    pub(crate) watching: Option<Watched>,
 }
 
 /// The signals that are obeyed, and how others can send them.
@@ -143,6 +145,10 @@ impl Operation {
                         tracing::info!("reload: {}: {before} -> {now}, acts {}", change.what, change.acts);
                     }
                     tracing::info!("reload: done, {} changes", changes.len());
+                    if let Some(watching) = &self.watching {
+                        let absolute = |file: &PathBuf| std::path::absolute(file).ok();
+                        watching.set(loaded.files.iter().filter_map(absolute).collect());
+                    }
                     (self.config, self.explanation) = (loaded.config, loaded.explanation);
                     self.keep_token();
                     Ok(changes.len())

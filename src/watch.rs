@@ -9,8 +9,12 @@ use std::{
     ffi::OsStr,
     io,
     mem::MaybeUninit,
-    os::unix::{ffi::OsStrExt, process::parent_id},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, process::parent_id},
+    },
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
@@ -26,30 +30,46 @@ const PARENT_PAUSE: Duration = Duration::from_millis(250);
 /// What Kubernetes replaces when a mounted ConfigMap changes.
 const MOUNTED: &[u8] = b"..data";
 
+/// How often it is looked whether the configuration has other files by now.
+const LIST_MS: i64 = 1000;
+
+/// The files that are watched.
+#[derive(Debug)]
+pub(crate) struct Watched(Arc<Mutex<Vec<PathBuf>>>);
+
+impl Watched {
+    /// A reload has read these.
+    pub(crate) fn set(&self, files: Vec<PathBuf>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = files;
+    }
+}
+
 /// `inotify_auto_reload`: sends SIGHUP when one of the files is written or replaced.
 ///
 /// # Errors
 /// No thread, or a directory that cannot be watched.
-pub(crate) fn files(files: &[PathBuf], tell: crossbeam_channel::Sender<i32>) -> io::Result<()> {
+pub(crate) fn files(files: &[PathBuf], tell: crossbeam_channel::Sender<i32>) -> io::Result<Watched> {
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    // The file itself may be a link to one elsewhere.
-    let real = files.iter().filter_map(|file| file.canonicalize().ok());
-    let all: Vec<PathBuf> = files.iter().cloned().chain(real).collect();
-    let flags = inotify::WatchFlags::MODIFY
-        | inotify::WatchFlags::CLOSE_WRITE
-        | inotify::WatchFlags::CREATE
-        | inotify::WatchFlags::MOVED_TO;
-    for directory in all.iter().filter_map(|file| file.parent()) {
-        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-        inotify::add_watch(&watch, directory, flags)?;
-    }
+    let mut known = files.to_vec();
+    let mut all = add(&watch, files)?;
+    let list = Arc::new(Mutex::new(known.clone()));
+    let watched = Watched(Arc::clone(&list));
     let look = move || {
         loop {
-            if !changed(&watch, &all, None) {
+            let now = list.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if now != known {
+                // What cannot be watched is there for the next reload that somebody asks for.
+                match add(&watch, &now) {
+                    Ok(files) => all = files,
+                    Err(error) => tracing::warn!(%error, "inotify_auto_reload"),
+                }
+                known = now;
+            }
+            if !changed(&watch, &all, LIST_MS) {
                 continue;
             }
             for _ in 0..STEPS_MAX {
-                if !changed(&watch, &all, Some(QUIET_MS)) {
+                if !changed(&watch, &all, QUIET_MS) {
                     break;
                 }
             }
@@ -61,14 +81,29 @@ pub(crate) fn files(files: &[PathBuf], tell: crossbeam_channel::Sender<i32>) -> 
             thread::sleep(RELOAD_PAUSE);
         }
     };
-    thread::Builder::new().name("files".to_owned()).spawn(look).map(drop)
+    thread::Builder::new().name("files".to_owned()).spawn(look).map(|_| watched)
+}
+
+/// Watches the directories of files, and of those that links among them lead to; returns all of these.
+fn add(watch: &OwnedFd, files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+    let real = files.iter().filter_map(|file| file.canonicalize().ok());
+    let all: Vec<PathBuf> = files.iter().cloned().chain(real).collect();
+    let flags = inotify::WatchFlags::MODIFY
+        | inotify::WatchFlags::CLOSE_WRITE
+        | inotify::WatchFlags::CREATE
+        | inotify::WatchFlags::MOVED_TO;
+    for directory in all.iter().filter_map(|file| file.parent()) {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        inotify::add_watch(watch, directory, flags)?;
+    }
+    Ok(all)
 }
 
 /// Waits for events, for so many ms; tells whether one was of `files`.
-fn changed(watch: &std::os::fd::OwnedFd, files: &[PathBuf], limit_ms: Option<i64>) -> bool {
-    let limit = limit_ms.map(|ms| Timespec { tv_sec: 0, tv_nsec: ms * 1_000_000 });
+fn changed(watch: &OwnedFd, files: &[PathBuf], limit_ms: i64) -> bool {
+    let limit = Timespec { tv_sec: limit_ms / 1000, tv_nsec: limit_ms % 1000 * 1_000_000 };
     // A signal's end of it is as good as an event.
-    let _ = poll(&mut [PollFd::new(watch, PollFlags::IN)], limit.as_ref());
+    let _ = poll(&mut [PollFd::new(watch, PollFlags::IN)], Some(&limit));
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut events = inotify::Reader::new(watch, &mut buffer);
     let mut found = false;

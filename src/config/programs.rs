@@ -106,6 +106,14 @@ impl Blocks {
     pub(super) fn load(self, loader: &mut Loader) -> Programs {
         let exec = load_exec(Section::new(Block::Exec, self.exec, loader));
         let transcode = self.transcode.into_iter().filter_map(|block| load_transcode(loader, block)).collect();
+        for (at, block) in self.ingest.iter().enumerate() {
+            let name = |block: &Directive| block.arguments.first().map(|word| word.text.clone());
+            if let Some(word) = block.arguments.first()
+                && self.ingest[..at].iter().any(|other| name(other) == name(block))
+            {
+                loader.fault(word, format!("`ingest {}` is there already", word.text), "choose another name");
+            }
+        }
         let ingest = self.ingest.into_iter().filter_map(|block| load_ingest(loader, block)).collect();
         Programs { exec, transcode, ingest }
     }

@@ -1,12 +1,15 @@
 //! The body of an answer: bytes, or a part of a file, read as it is taken.
 
+use crate::sys::cores;
 use bytes::Bytes;
+use futures_lite::future::BoxedLocal;
 use hyper::body::{Body, Frame, SizeHint};
 use std::{
+    fmt,
     fs::File,
     io::{self, Read},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 /// Bytes of a file that are read at once.
@@ -17,13 +20,50 @@ const PART_BYTES: u64 = 64 << 10;
 pub(super) enum Content {
     /// As it is.
     Whole(Bytes),
-    /// So many bytes from where the file stands.
-    File(File, u64),
+    /// A part of a file.
+    File(Reading),
+}
+
+/// So many bytes from where a file stands. They are read by a thread that may wait for the disk, one part at a time.
+pub(super) struct Reading {
+    left: u64,
+    file: Option<File>,
+    part: Option<BoxedLocal<(File, io::Result<Vec<u8>>)>>,
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl Reading {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        if let Some(mut file) = self.file.take() {
+            let bytes = PART_BYTES.min(self.left);
+            let read = move || {
+                let mut part = Vec::new();
+                let outcome = (&mut file).take(bytes).read_to_end(&mut part).map(|_| part);
+                (file, outcome)
+            };
+            self.part = Some(Box::pin(cores::beside(read)));
+        }
+        let Some(part) = &mut self.part else { return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())) };
+        let (file, outcome) = ready!(part.as_mut().poll(cx));
+        (self.file, self.part) = (Some(file), None);
+        let part = outcome?;
+        if part.is_empty() {
+            // It has become shorter, and its length was promised.
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.left -= part.len() as u64;
+        Poll::Ready(Ok(part.into()))
+    }
 }
 
 impl Content {
     pub(super) fn file(file: File, bytes: u64) -> Self {
-        Self::File(file, bytes)
+        Self::File(Reading { left: bytes, file: Some(file), part: None })
     }
 }
 
@@ -37,20 +77,11 @@ impl Body for Content {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let bytes = match &mut *self {
             Self::Whole(bytes) => std::mem::take(bytes),
-            Self::File(_, 0) => Bytes::new(),
-            Self::File(file, left) => {
-                let mut part = Vec::new();
-                let read = file.take(PART_BYTES.min(*left)).read_to_end(&mut part)?;
-                *left -= read as u64;
-                if read == 0 {
-                    // It has become shorter, and its length was promised.
-                    return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
-                }
-                part.into()
-            }
+            Self::File(reading) if reading.left == 0 => Bytes::new(),
+            Self::File(reading) => ready!(reading.poll_part(cx))?,
         };
         Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
     }
@@ -62,7 +93,7 @@ impl Body for Content {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match self {
             Self::Whole(bytes) => bytes.len() as u64,
-            Self::File(_, left) => *left,
+            Self::File(reading) => reading.left,
         })
     }
 }

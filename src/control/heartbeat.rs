@@ -165,8 +165,7 @@ mod tests {
         let config = Config::parse("test", text).unwrap();
         let mut body = json!({});
         add_ports(&mut body, &config);
-        let expected =
-            json!({ "rtmp": ["1935", "127.0.0.1:1936", "[::]:1937"], "http": ["8080"], "api": ["8080"] });
+        let expected = json!({ "rtmp": ["1935", "127.0.0.1:1936", "[::]:1937"], "http": ["8080"], "api": ["8080"] });
         assert_eq!(body, expected);
         assert_eq!(config.heartbeat.unwrap().interval, Duration::from_millis(9900));
     }

@@ -127,6 +127,8 @@ pub struct Peer<'a> {
     pub tc_url: &'a str,
     /// The page that a player stands in.
     pub page_url: &'a str,
+    /// The Flash movie that it is.
+    pub swf_url: &'a str,
     /// The name that it gives itself.
     pub agent: &'a str,
     /// Bytes understood so far, for the log.

@@ -78,7 +78,7 @@ impl<E: Endpoints> Shard<E> {
         let Request { ref key, ref vhost, .. } = *request;
         let new = |target| {
             let mut new = Publish::new(serial, number, target, key.clone(), now_ms, vhost.publish, on_end);
-            new.for_programs = for_programs;
+            new.for_programs = Some(for_programs);
             new
         };
         if home == self.relay.me() {
@@ -118,19 +118,10 @@ impl<E: Endpoints> Shard<E> {
         Outcome::Continue
     }
 
-    /// What programs are to know of a publish; `None` if none run.
-    fn for_programs(
-        &self,
-        connection: &Connection<E>,
-        request: &Request,
-        serial: u64,
-    ) -> Option<Box<programs::Publish>> {
-        let programs = &request.vhost.programs;
-        if programs.exec.is_empty() && programs.transcode.is_empty() {
-            return None;
-        }
+    /// What programs are to know of a publish.
+    fn for_programs(&self, connection: &Connection<E>, request: &Request, serial: u64) -> Box<programs::Publish> {
         let (peer, address) = (connection.session.peer(), &request.address);
-        Some(Box::new(programs::Publish {
+        Box::new(programs::Publish {
             id: (self.relay.me(), serial),
             vhost: request.vhost.name.clone(),
             app: address.app.clone(),
@@ -138,10 +129,10 @@ impl<E: Endpoints> Shard<E> {
             param: address.param.clone(),
             tc_url: peer.tc_url.to_owned(),
             page_url: peer.page_url.to_owned(),
-            swf_url: String::new(),
+            swf_url: peer.swf_url.to_owned(),
             port: self.shared.rtmp_port.load(Ordering::Relaxed),
-            programs: Arc::clone(programs),
-        }))
+            programs: Arc::clone(&request.vhost.programs),
+        })
     }
 
     /// The programs of a publish are to end.

@@ -14,7 +14,10 @@ use std::{
     io,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
@@ -54,6 +57,8 @@ struct Program {
 struct Supervisor {
     limits: Option<ProgramLimits>,
     programs: Vec<Program>,
+    /// Those of the moment.
+    publishes: HashMap<(usize, u64), Publish>,
     /// Processes that were asked to end.
     ending: Vec<(Child, Instant)>,
     /// Outputs of transcodes that run, by publish: what comes back is not transcoded again.
@@ -68,8 +73,8 @@ pub(super) fn run(words: &Receiver<Word>) {
         let word =
             if busy { words.recv_timeout(LOOK) } else { words.recv().map_err(|_| RecvTimeoutError::Disconnected) };
         match word {
-            Ok(Word::Begins(publish)) => supervisor.begin(&publish),
-            Ok(Word::Ends(id)) => supervisor.end(|program| program.owner == Owner::Publish(id), Some(id)),
+            Ok(Word::Begins(publish)) => supervisor.begin(*publish),
+            Ok(Word::Ends(id)) => supervisor.end_publish(id),
             Ok(Word::Configuration(config, port)) => supervisor.configure(&config, port),
             // Who asked may be gone.
             Ok(Word::Report(reply)) => drop(reply.try_send(supervisor.report())),
@@ -86,48 +91,70 @@ pub(super) fn run(words: &Receiver<Word>) {
 }
 
 impl Supervisor {
-    fn begin(&mut self, publish: &Publish) {
+    fn begin(&mut self, publish: Publish) {
+        self.settle(&publish);
+        self.publishes.insert(publish.id, publish);
+    }
+
+    /// Programs of a publish that are new begin, those that are no more or have changed end.
+    fn settle(&mut self, publish: &Publish) {
         let stream = format!("{}/{}/{}", publish.vhost, publish.app, publish.stream);
-        let owner = Owner::Publish(publish.id);
+        let mut wanted = Vec::new();
         for words in &publish.programs.exec {
             let name = words.first().cloned().unwrap_or_default();
             match command::exec(words, publish) {
-                Ok(line) => self.add(owner.clone(), "exec", stream.clone(), name, line),
-                Err(why) => tracing::warn!(stream = %stream.escape_debug(), program = name, "exec: {why}"),
+                Ok(line) => wanted.push(("exec", name, line)),
+                Err(why) => tracing::warn!(stream, program = name, "exec: {why}"),
             }
         }
+        self.outputs.remove(&publish.id);
         let scopes = [String::new(), publish.app.clone(), format!("{}/{}", publish.app, publish.stream)];
         let transcodes = publish.programs.transcode.iter().filter(|transcode| scopes.contains(&transcode.scope));
         for Transcode { ffmpeg, engines, .. } in transcodes {
             for engine in engines {
-                self.transcode(publish, &stream, ffmpeg, engine);
+                let line = self.transcode(publish, &stream, ffmpeg, engine);
+                wanted.extend(line.map(|line| ("transcode", engine.name.clone(), line)));
             }
+        }
+        let owner = Owner::Publish(publish.id);
+        let same = |program: &Program, (kind, _, line): &(&str, String, CommandLine)| {
+            program.owner == owner && program.kind == *kind && program.line == *line
+        };
+        let new = |wanted: &(&str, String, CommandLine)| !self.programs.iter().any(|program| same(program, wanted));
+        let (new, kept): (Vec<_>, Vec<_>) = wanted.into_iter().partition(new);
+        self.end(|program| program.owner == owner && !kept.iter().any(|kept| same(program, kept)));
+        for (kind, name, line) in new {
+            self.add(owner.clone(), kind, stream.clone(), name, line);
         }
     }
 
-    fn transcode(&mut self, publish: &Publish, stream: &str, ffmpeg: &str, engine: &Engine) {
+    /// What transcodes a stream; `None` if nothing may.
+    fn transcode(&mut self, publish: &Publish, stream: &str, ffmpeg: &str, engine: &Engine) -> Option<CommandLine> {
         let Publish { vhost, app, port, .. } = publish;
         let input = format!("rtmp://127.0.0.1:{port}/{app}/{}?vhost={vhost}", publish.stream);
         // The engine's name is the file's own.
         let output = command::fill(&engine.output.replace("[engine]", &engine.name), publish);
+        let refused = |why: &str| {
+            tracing::warn!(stream, "transcode: {why}");
+            None
+        };
         let output = match output {
             Ok(output) if command::names_are_plain(publish) => output,
-            Ok(_) => {
-                return tracing::warn!(stream = %stream.escape_debug(), "transcode: the name is not put into a command");
-            }
-            Err(why) => return tracing::warn!(stream = %stream.escape_debug(), "transcode: {why}"),
+            Ok(_) => return refused("the name is not put into a command"),
+            Err(why) => return refused(&why),
         };
         let known = |output: &String| same_stream(output, &input);
         if known(&output) {
-            return tracing::warn!(stream, "transcode: its output is its input");
+            return refused("its output is its input");
         }
         if self.outputs.values().flatten().any(known) {
-            return tracing::info!(stream, "transcode: it comes from a transcode: left alone");
+            tracing::info!(stream, "transcode: it comes from a transcode: left alone");
+            return None;
         }
         self.outputs.entry(publish.id).or_default().push(output.clone());
         let mut line = command::ffmpeg(ffmpeg, &[], &input, engine, &output);
         self.log_to(&mut line, &["encoder", vhost, app, &publish.stream, &engine.name]);
-        self.add(Owner::Publish(publish.id), "transcode", stream.to_owned(), engine.name.clone(), line);
+        Some(line)
     }
 
     /// Ingests that are new begin, those that are no more or have changed end.
@@ -156,18 +183,30 @@ impl Supervisor {
                 }
             }
         }
-        self.end(
-            |program| {
-                let same = |(_, _, line): &(String, String, CommandLine)| *line == program.line;
-                program.owner == Owner::Ingest && !wanted.iter().any(same)
-            },
-            None,
-        );
+        self.end(|program| {
+            let same = |(_, _, line): &(String, String, CommandLine)| *line == program.line;
+            program.owner == Owner::Ingest && !wanted.iter().any(same)
+        });
         for (stream, name, line) in wanted {
             if !self.programs.iter().any(|program| program.owner == Owner::Ingest && program.line == line) {
                 self.add(Owner::Ingest, "ingest", stream, name, line);
             }
         }
+        for (id, mut publish) in std::mem::take(&mut self.publishes) {
+            let vhost = config.vhosts.iter().find(|vhost| vhost.name == publish.vhost && vhost.enabled);
+            let programs = vhost.map(|vhost| Arc::clone(&vhost.programs)).unwrap_or_default();
+            if programs != publish.programs || port != publish.port {
+                (publish.programs, publish.port) = (programs, port);
+                self.settle(&publish);
+            }
+            self.publishes.insert(id, publish);
+        }
+    }
+
+    fn end_publish(&mut self, id: (usize, u64)) {
+        self.publishes.remove(&id);
+        self.outputs.remove(&id);
+        self.end(|program| program.owner == Owner::Publish(id));
     }
 
     /// Has ffmpeg's words go to a file, as SRS names it.
@@ -255,10 +294,7 @@ impl Supervisor {
     }
 
     /// Programs whose time is over are asked to end.
-    fn end(&mut self, over: impl Fn(&Program) -> bool, publish: Option<(usize, u64)>) {
-        if let Some(publish) = publish {
-            self.outputs.remove(&publish);
-        }
+    fn end(&mut self, over: impl Fn(&Program) -> bool) {
         let until = Instant::now() + PATIENCE;
         for program in self.programs.extract_if(.., |program| over(program)) {
             if let Some(child) = program.child {
@@ -276,7 +312,7 @@ impl Supervisor {
     }
 
     fn stop(&mut self) {
-        self.end(|_| true, None);
+        self.end(|_| true);
         while !self.ending.is_empty() {
             self.look();
             std::thread::sleep(Duration::from_millis(20));

@@ -161,6 +161,11 @@ async fn guard(keep_awake: KeepAwake) {
     }
 }
 
+/// Has a thread beside the executor's do what may wait for a disk; one thing at a time.
+pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    glommio::executor().spawn_blocking(work).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

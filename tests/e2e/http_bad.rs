@@ -279,7 +279,9 @@ fn the_page_and_the_api_have_a_limit_of_their_own() {
     eventually("refusals", || (web.ask("/api/v1/summaries")["data"]["system"]["conn_srs"] == 3).then_some(()));
     drop(full);
     let resting: Vec<TcpStream> = (0..300).map(|_| connected(web.api())).collect();
-    web.server.wait_for_log("connections for the page and the API", 1);
+    web.server.wait_for_log("too many connections for this", 1);
+    assert_eq!(get(web.http(), "/").status, 200, "the page has its own");
+    assert_eq!(get(web.exporter(), "/metrics").status, 200, "and the exporter");
     drop(resting);
     let Answer { status, .. } =
         eventually("an answer", || std::panic::catch_unwind(|| request(web.api(), "GET", "/api/v1/versions", "")).ok());

@@ -139,6 +139,15 @@ fn files_that_change_are_loaded() {
     server.wait_for_log("-> 3199", 1);
     let most = 2 + usize::try_from(started.elapsed().as_secs()).expect("seconds") + 2;
     assert!(reloads() <= most, "{} of {most}", reloads());
+    // What is included by now is watched too, wherever it is.
+    fs::create_dir(root.join("more")).expect("a directory");
+    fs::write(root.join("more/new.conf"), vhost(4000)).expect("a file");
+    fs::write(root.join("x.conf"), "listen 127.0.0.1:0; inotify_auto_reload on; include more/new.conf;")
+        .expect("a file");
+    server.wait_for_log("-> 4000", 1);
+    std::thread::sleep(Duration::from_millis(2500));
+    fs::write(root.join("more/new.conf"), vhost(5000)).expect("a file");
+    server.wait_for_log("4000 -> 5000", 1);
 }
 
 /// So many events of other files, while none are looked at, that the kernel drops the one of the configuration.

@@ -114,6 +114,32 @@ fn exec_runs_as_long_as_the_publish() {
     }
 }
 
+/// A reload acts on streams that are there: what is new begins, what is gone ends, what is the same stays.
+#[test]
+fn a_reload_changes_the_programs_of_a_stream() {
+    let web = Web::start("");
+    let _live = Live::start(web.server.address(), "live", "s", 20, 25, 0);
+    web.live("s");
+    let vhost = |commands: &[&str]| {
+        let commands: String = commands.iter().map(|name| format!("publish {STAYS} {name};")).collect();
+        format!("exec {{ enabled on; {commands} }}")
+    };
+    let run = |commands: &[&str]| {
+        web.server.reload(&web::config("", "", &vhost(commands)));
+        let running = |program: &Value| program["state"] == "running";
+        eventually("the programs", || {
+            Some(programs(&web)).filter(|all| all.len() == commands.len() && all.iter().all(running))
+        })
+    };
+    let first = run(&["a", "b"]);
+    let second = run(&["b", "c"]);
+    assert_eq!(pid(&first[1]), pid(&second[0]), "it stays");
+    assert_ne!(pid(&first[0]), pid(&second[1]));
+    eventually("its end", || (!is_there(pid(&first[0]))).then_some(()));
+    assert!(run(&[]).is_empty());
+    eventually("their end", || (!second.iter().any(|program| is_there(pid(program)))).then_some(()));
+}
+
 /// What cannot run, or does not stay, is started again after a while, and costs the stream nothing.
 #[test]
 fn programs_that_fail_harm_no_stream() {

@@ -208,6 +208,7 @@ impl Session for RtmpSession {
         self.rtmp.connect().map_or(Peer { position, ..Peer::default() }, |connect| Peer {
             tc_url: &connect.tc_url,
             page_url: &connect.page_url,
+            swf_url: &connect.swf_url,
             agent: &connect.flash_ver,
             path: &connect.forwarded_by,
             position,

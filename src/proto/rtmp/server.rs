@@ -56,6 +56,8 @@ pub struct Connect {
     pub flash_ver: String,
     /// The page that the player stands in.
     pub page_url: String,
+    /// The Flash movie that it is.
+    pub swf_url: String,
     /// The servers that the stream has come through, by their own marks; ours ([`FORWARDED_BY`]).
     pub forwarded_by: String,
     /// 0 or 3.
@@ -337,6 +339,7 @@ impl ServerSession {
             tc_url: url("tcUrl")?,
             flash_ver: text("flashVer"),
             page_url: text("pageUrl"),
+            swf_url: text("swfUrl"),
             forwarded_by: text(FORWARDED_BY),
             object_encoding: object.property("objectEncoding").and_then(Value::as_number).unwrap_or(0.0),
             enhanced: enhanced.iter().any(|key| object.property(key).is_some()),
