@@ -170,6 +170,8 @@ counters! {
     refused_by_hook,
     /// Publishes refused, the stream being published.
     refused_busy,
+    /// Publishes and plays refused at `memory_max`.
+    refused_for_memory,
     /// Connections that ended by a fault of theirs or ours.
     closed_by_fault,
     /// Connections that ended in a panic of their task.

@@ -240,6 +240,8 @@ known! {
         "ff_log_level" Text("info"), "info", Now, "ffmpeg's -loglevel, of ingests.";
         "trusted_proxies" Networks, "", NextConnection,
             "Ours: proxies that are believed when they say for whom they speak, by proxy_protocol and by X-Forwarded-For. Without it, this machine by proxy_protocol alone.";
+        "memory_max" Number("MiB", 0..=16_777_216), "0", Now,
+            "Ours: most memory of the process, the kernel's buffers not counted; 0 is no bound. Over it the oldest GOPs of streams without players go, then new publishers and players are turned away.";
         "send_path" Word(&["copy", "sendfile"]), "copy", Now,
             "Ours: how what many players share goes to the kernel from 16 KiB on: copied, or as pages of a file in memory. Which costs less is the machine's: on loopback of an EPYC, copying.";
         "srs_log_tank" Word(&["console", "file"]), "console", Restart,

@@ -58,6 +58,8 @@ pub struct Config {
     pub max_connections: u32,
     /// Who may say for whom it speaks. Ours: `trusted_proxies`.
     pub trusted_proxies: Proxies,
+    /// Most bytes that the process may take; 0 for no bound. Ours: `memory_max`.
+    pub memory_max: u64,
     /// How what many players share is handed to the kernel. Ours: `send_path`.
     pub send_path: SendPath,
     /// How programs run beside streams.

@@ -169,10 +169,11 @@ fn write_shards(text: &mut Text, seen: &Seen<'_>) {
 
 fn write_refusals(text: &mut Text, stats: &[Arc<ShardStats>]) {
     type Row = (&'static str, fn(&ShardStats) -> u64);
-    let reasons: [Row; 5] = [
+    let reasons: [Row; 6] = [
         ("max_connections", |stats| stats.refused.value()),
         ("rule", |stats| stats.refused_by_rule.value()),
         ("hook", |stats| stats.refused_by_hook.value()),
+        ("memory", |stats| stats.refused_for_memory.value()),
         ("busy", |stats| stats.refused_busy.value()),
         ("descriptors", |stats| stats.accept_pauses.value()),
     ];

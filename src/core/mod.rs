@@ -17,6 +17,7 @@ mod control;
 mod flush;
 mod images;
 mod load;
+mod memory;
 mod messages;
 mod moving;
 mod outbound;
@@ -117,6 +118,8 @@ pub(crate) struct Shard<E: Endpoints> {
     housekeeping_ms: u64,
     load: Load,
     survey: survey::Survey,
+    memory: memory::Memory,
+    memory_ms: u64,
     /// Where publishes are pushed on to.
     outbound: Slab<outbound::Outbound>,
     errands: Vec<Errand>,
@@ -147,6 +150,8 @@ impl<E: Endpoints> Shard<E> {
             housekeeping_ms: 0,
             load: Load::default(),
             survey: survey::Survey::default(),
+            memory: memory::Memory::default(),
+            memory_ms: 0,
             outbound: Slab::new(),
             errands: Vec::new(),
             asleep_until_ms: 0,
@@ -248,7 +253,11 @@ impl<E: Endpoints> Shard<E> {
     fn next_due_ms(&mut self) -> u64 {
         let due = self.relay.next_due_ms();
         let lingers = self.relay.next_linger_ms();
-        due.into_iter().chain(lingers).chain([self.load.next_step_ms(), self.housekeeping_ms]).min().unwrap_or(u64::MAX)
+        due.into_iter()
+            .chain(lingers)
+            .chain([self.load.next_step_ms(), self.housekeeping_ms.min(self.memory_ms)])
+            .min()
+            .unwrap_or(u64::MAX)
     }
 
     /// One round of the shard's loop: what came from other shards, who is due, who is late. Returns
@@ -274,6 +283,9 @@ impl<E: Endpoints> Shard<E> {
         self.relay.forget_lingering(now_ms);
         self.step_load(now_ms);
         self.go_on_answering();
+        if now_ms >= self.memory_ms {
+            self.memory_ms = self.look_at_memory(now_ms).unwrap_or(now_ms + HOUSEKEEPING_MS);
+        }
         if now_ms >= self.housekeeping_ms {
             self.images.set_path(self.shared.config().send_path);
             self.relay.look_over(now_ms);

@@ -147,7 +147,7 @@ pub enum Output<S> {
     /// Publish a stream. Answered by [`Word::Published`] or [`Word::PublishRefused`].
     Publish(Box<Request>),
     /// Play a stream. Answered by [`Word::Opened`], and [`Word::Playing`] when nothing can be missed any more, or
-    /// by [`Word::PlayRefused`].
+    /// by [`Word::PlayRefused`] or [`Word::Busy`].
     Play(Box<Request>, S),
     /// A tag of a stream that it publishes, or not any more.
     Tag(Id, Tag),
@@ -244,6 +244,8 @@ pub enum Word<'a> {
     Playing(Id),
     /// It does not play, and why.
     PlayRefused(Id, &'a str),
+    /// It does not play, since the server has no room; it may later.
+    Busy(Id, &'a str),
     /// Nothing has come for it yet; whether it is known that nobody publishes.
     Waits(Id, bool),
     /// Media of a publish begins; whether it has had media of an earlier one. What it says stands before the media.

@@ -36,6 +36,10 @@ impl<E: Endpoints> Shard<E> {
             connection.wish = Some(Wish::Connect(Box::new(Wanted::Publish(request))));
             return Outcome::Ask { event, unread: Vec::new() };
         }
+        if let Some(why) = self.short_of_memory() {
+            self.stats.refused_for_memory.add(1);
+            return self.refuse_publish(id, connection, request.id, why);
+        }
         match self.access(connection, Action::Publish, &request) {
             _ if self.goes_round(connection, &request.key) => {
                 let why = format!("{}: the stream comes from here: its forwards go round", request.key);

@@ -228,6 +228,10 @@ impl<E: Endpoints> Shard<E> {
                 false => Outcome::Close(CloseReason::Unpublished),
             };
         }
+        if let Some(why) = self.short_of_memory() {
+            self.stats.refused_for_memory.add(1);
+            return self.tell_session(id, connection, Word::Busy(request.id, why));
+        }
         if let Some(event) = self.connect_event(connection, &request) {
             connection.wish = Some(Wish::Connect(Box::new(Wanted::Play(request, sink))));
             return Outcome::Ask { event, unread: Vec::new() };

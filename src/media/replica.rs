@@ -339,6 +339,15 @@ impl Replica {
         }
     }
 
+    /// Gives up what is kept for late joiners, who wait for the next keyframe then; returns the bytes that it was.
+    pub fn give_up(&mut self) -> usize {
+        let before = self.log.bytes();
+        self.mark = None;
+        self.log.trim(self.log.head().min(self.schedule.oldest()));
+        self.trim_renditions();
+        before - self.log.bytes()
+    }
+
     /// Where the last `burst_ms` of the publish begin, as far as they are kept; the log's end for none.
     fn burst_start(&self, burst_ms: u64) -> u64 {
         let head = self.log.head();

@@ -11,6 +11,7 @@ mod image_file;
 mod keep_awake;
 mod ktls;
 mod listen;
+mod memory;
 mod resolve;
 mod send_ring;
 mod socket;
@@ -25,6 +26,7 @@ pub use keep_awake::KeepAwake;
 pub use ktls::has_ktls;
 pub(crate) use ktls::{offload, prepare};
 pub use listen::{Acceptor, BACKLOG, ListenError, Listeners};
+pub use memory::resident_bytes;
 pub use resolve::Lookups;
 pub use send_ring::{Ended, Gather, Notifier, SendBuf, SendKey, SendRing};
 pub use socket::{

@@ -33,6 +33,7 @@ mod http_ts_checks;
 mod live;
 mod many_shards;
 mod media;
+mod memory;
 mod operation;
 mod page;
 mod peer;

@@ -278,6 +278,10 @@ impl Session for HttpSession {
                 self.respond("403 Forbidden", why);
                 self.finish(context);
             }
+            (Word::Busy(_, why), _) => {
+                self.respond("503 Service Unavailable", why);
+                self.finish(context);
+            }
             // A stream that is there and has no picture yet is waited for as long as one that is silent may last.
             (Word::Waits(id, absent), State::Waiting(until_ms, _))
                 if context.now_ms >= until_ms + if absent { 0 } else { IO_MS_MAX } =>

@@ -157,7 +157,7 @@ impl Session for RtmpSession {
             }
             Word::Opened(_) => self.rtmp.set_chunk_size(self.chunk_size),
             Word::Playing(msid) => self.rtmp.accept_play(msid),
-            Word::PlayRefused(msid, why) => {
+            Word::PlayRefused(msid, why) | Word::Busy(msid, why) => {
                 self.heard_ms = context.now_ms;
                 self.refuse_play(msid, why);
             }

@@ -4,6 +4,27 @@ use super::{Relay, StreamId};
 use crate::mesh::ring::Cargo;
 
 impl<P, M: Cargo> Relay<P, M> {
+    /// Has streams that nobody plays give up what they keep for late joiners, those first whose is the oldest, until `bytes`
+    /// are free; returns how many are.
+    pub fn give_up(&mut self, bytes: usize) -> usize {
+        let unseen = self.streams.iter().filter(|(_, stream)| stream.is_unseen());
+        let mut oldest: Vec<(u64, StreamId)> = unseen
+            .filter_map(|(id, stream)| {
+                let log = stream.replica.log();
+                Some((log.at(log.first())?.arrived_ms, id))
+            })
+            .collect();
+        oldest.sort_unstable();
+        let mut freed = 0;
+        for (_, id) in oldest {
+            if freed >= bytes {
+                break;
+            }
+            freed += self.streams.get_mut(id).map_or(0, |stream| stream.replica.give_up());
+        }
+        freed
+    }
+
     /// Publishers whose streams nobody has wanted for as long as their settings say, with that time in ms; and when
     /// the next one's time will have come.
     pub fn publishers_to_kick(&mut self, now_ms: u64) -> (Vec<(P, u64)>, u64)
