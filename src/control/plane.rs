@@ -78,7 +78,7 @@ pub fn start(server: impl Server) -> std::io::Result<Sender<Handed>> {
             }
         }
     };
-    cores::spawn_unpinned("control", main).map_err(|error| std::io::Error::other(error.to_string()))?;
+    cores::spawn_unpinned("control", main)?;
     Ok(give)
 }
 

@@ -182,7 +182,7 @@ mod tests {
             answers.push(one().await);
             (answers, took)
         };
-        let (answers, took) = cores::spawn_unpinned("asking", main).unwrap().join().unwrap();
+        let (answers, took) = cores::spawn_unpinned("asking", main).unwrap().join().unwrap().unwrap();
         (answers, asked.load(Ordering::Relaxed), took)
     }
 
