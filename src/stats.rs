@@ -162,6 +162,8 @@ counters! {
     accepted,
     /// Connections closed.
     closed,
+    /// Publishes and plays begun.
+    clients,
     /// Connections refused at `max_connections`.
     refused,
     /// Publishes and plays refused by `security` or for want of a signature.

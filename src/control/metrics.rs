@@ -23,7 +23,6 @@ pub(super) struct Seen<'a> {
     pub(super) exporter: &'a Exporter,
     pub(super) stats: &'a [Arc<ShardStats>],
     pub(super) reports: &'a [ShardReport],
-    pub(super) connections: usize,
     pub(super) cpu_load: f64,
     pub(super) ids: (&'a str, &'a str),
     pub(super) programs: &'a [programs::Report],
@@ -49,6 +48,14 @@ impl Text {
     fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         self.head(name, kind, help);
         self.line(format_args!("{name} {value}"));
+    }
+
+    /// A metric whose labels say something, and whose value does not.
+    fn info(&mut self, name: &str, help: &str, labels: &[(&str, String)]) {
+        self.head(name, "gauge", help);
+        let labels: Vec<String> =
+            labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
+        self.line(format_args!("{name}{{{}}} 1", labels.join(",")));
     }
 
     /// A metric with a value per shard.
@@ -104,18 +111,28 @@ pub(super) fn write(seen: &Seen<'_>) -> String {
 fn write_srs(text: &mut Text, seen: &Seen<'_>, streams: usize) {
     let sum = |counter: fn(&ShardStats) -> u64| -> u64 { seen.stats.iter().map(|stats| counter(stats)).sum() };
     let ((server, service), Exporter { label, tag, .. }) = (seen.ids, seen.exporter);
-    let (version, label, tag) = (env!("CARGO_PKG_VERSION"), escaped(label), escaped(tag));
-    text.head("srs_build_info", "gauge", "Which server this is.");
-    text.line(format_args!(
-        "srs_build_info{{server=\"{server}\",service=\"{service}\",version=\"{version}\",product=\"corecast\",label=\"{label}\",tag=\"{tag}\"}} 1"
-    ));
-    text.one("srs_cpu_percent", "gauge", "Load of this process, 1 is one core.", seen.cpu_load);
+    text.info("srs_node_uname_info", "What uname says of this machine.", &system::uname());
+    let mut build = vec![
+        ("server", server.to_owned()),
+        ("service", service.to_owned()),
+        ("pid", std::process::id().to_string()),
+        ("build_date", system::date(system::built_s())),
+        ("major", env!("CARGO_PKG_VERSION_MAJOR").to_owned()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("code", "corecast".to_owned()),
+        ("product", "corecast".to_owned()),
+    ];
+    let own = [("label", label), ("tag", tag)];
+    build.extend(own.into_iter().filter(|(_, set)| !set.is_empty()).map(|(name, set)| (name, set.clone())));
+    text.info("srs_build_info", "Which server this is.", &build);
+    text.one("srs_cpu_percent", "gauge", "Load of this process, 100 is one core.", seen.cpu_load * 100.0);
     text.one("srs_memory", "gauge", "Resident memory of this process in KiB.", system::rss_kib());
     text.one("srs_send_bytes_total", "counter", "Bytes sent.", sum(|stats| stats.bytes_sent.value()));
     text.one("srs_receive_bytes_total", "counter", "Bytes received.", sum(|stats| stats.bytes_received.value()));
     text.one("srs_streams", "gauge", "Streams that are published, or waited for.", streams);
-    text.one("srs_clients", "gauge", "Connections.", seen.connections);
-    text.one("srs_clients_total", "counter", "Connections so far.", sum(|stats| stats.accepted.value()));
+    let clients = sum(|stats| stats.players.value() + stats.publishers.value());
+    text.one("srs_clients", "gauge", "Publishers and players.", clients);
+    text.one("srs_clients_total", "counter", "Publishes and plays so far.", sum(|stats| stats.clients.value()));
     let faults = sum(|stats| stats.closed_by_fault.value());
     text.one("srs_clients_errs_total", "counter", "Connections that ended by a fault.", faults);
 }
@@ -304,7 +321,6 @@ mod tests {
             exporter: &exporter,
             stats: &stats,
             reports: &reports,
-            connections: 1,
             cpu_load: 0.5,
             ids: ("a", "b"),
             programs: &[],
@@ -326,6 +342,7 @@ mod tests {
             "corecast_refusals_total{reason=\"hook\"} 0",
             "corecast_hook_events_dropped_total{action=\"on_stop\"} 0",
             "srs_streams 4",
+            "srs_cpu_percent 50",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }

@@ -26,6 +26,7 @@ pub use plane::{CONNECTIONS_MAX, start};
 pub(in crate::control) use report::merge;
 pub use report::{
     AudioReport, ClientReport, ForwardReport, ForwardState, PublishReport, ShardReport, StreamReport, VideoReport,
+    stream_url,
 };
 
 use crate::{

@@ -12,6 +12,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("self_proc_stats", "the stats of this process"),
     ("system_proc_stats", "the stats of the machine's CPUs"),
     ("meminfos", "the memory of the machine"),
+    ("authors", "the licence, and who has made this"),
     ("features", "what this server can"),
     ("requests", "what this request is"),
     ("vhosts", "virtual hosts, or one by its id"),
@@ -30,7 +31,7 @@ macro_rules! paths {
                 (status = 200, description = "As asked", body = model::$answer),
                 (status = 401, description = "Who asks has not proved who it is", body = Failure),
                 (status = 403, description = "Not for who asks", body = Failure),
-                (status = 503, description = "A shard does not answer", body = Failure),
+                (status = 503, description = "A shard does not answer", body = Failure, content_type = "application/problem+json"),
             ))]
             #[expect(dead_code, reason = "describes a path")]
             fn $name() {}
@@ -39,15 +40,17 @@ macro_rules! paths {
 }
 
 paths! {
-    root (get) "/api/v1/" "What there is" Urls;
+    root (get post put) "/api/v1/" "What there is" AllUrls;
     versions (get post put) "/api/v1/versions" "Version" Versions;
     summaries (get post put) "/api/v1/summaries" "Process and machine" Figures;
-    rusages (get) "/api/v1/rusages" "What this process has used" Figures;
-    self_proc_stats (get) "/api/v1/self_proc_stats" "This process" Figures;
-    system_proc_stats (get) "/api/v1/system_proc_stats" "The machine's CPUs" Figures;
-    meminfos (get) "/api/v1/meminfos" "The machine's memory, in KiB" Figures;
-    features (get) "/api/v1/features" "What this server can" Figures;
-    requests (get) "/api/v1/requests" "This request" Figures;
+    rusages (get post put) "/api/v1/rusages" "What this process has used" Figures;
+    self_proc_stats (get post put) "/api/v1/self_proc_stats" "This process" Figures;
+    system_proc_stats (get post put) "/api/v1/system_proc_stats" "The machine's CPUs" Figures;
+    meminfos (get post put) "/api/v1/meminfos" "The machine's memory, in KiB" Figures;
+    authors (get post put) "/api/v1/authors" "Licence and authors" Figures;
+    features (get post put) "/api/v1/features" "What this server can" Figures;
+    requests (get post put) "/api/v1/requests" "This request" Figures;
+    tests_requests (get post put) "/api/v1/tests/requests" "This request" Figures;
     vhosts (get) "/api/v1/vhosts" "Virtual hosts" Vhosts;
     shards (get) "/api/v1/shards" "Cores" Shards;
     programs (get) "/api/v1/programs" "Processes of exec, transcode and ingest" Programs;
@@ -57,14 +60,14 @@ macro_rules! lists {
     ($($name:ident $path:literal $about:literal $answer:ident;)*) => {
         $(
             #[utoipa::path(get, path = $path, description = $about, params(
-                ("start" = Option<u32>, Query, description = "How many to leave out", maximum = 2_147_483_647),
-                ("count" = Option<u32>, Query, description = "How many to list, 10 unless given", maximum = 1000),
+                ("start" = Option<u32>, Query, description = "How many to leave out"),
+                ("count" = Option<u32>, Query, description = "How many to list, 10 unless given", minimum = 1),
             ), responses(
                 (status = 200, description = "As asked", body = model::$answer),
-                (status = 400, description = "start or count is no such number", body = Failure),
+                (status = 400, description = "start or count is no such number", body = Failure, content_type = "application/problem+json"),
                 (status = 401, description = "Who asks has not proved who it is", body = Failure),
                 (status = 403, description = "Not for who asks", body = Failure),
-                (status = 503, description = "A shard does not answer", body = Failure),
+                (status = 503, description = "A shard does not answer", body = Failure, content_type = "application/problem+json"),
             ))]
             #[expect(dead_code, reason = "describes a path")]
             fn $name() {}
@@ -87,8 +90,8 @@ macro_rules! ones {
                 (status = 401, description = "Who asks has not proved who it is", body = Failure),
                 (status = 403, description = "Not for who asks", body = Failure),
                 (status = 400, description = "No path of UTF-8", body = String, content_type = "text/plain"),
-                (status = 404, description = "There is none", body = Failure),
-                (status = 503, description = "A shard does not answer", body = Failure),
+                (status = 404, description = "There is none", body = Failure, content_type = "application/problem+json"),
+                (status = 503, description = "A shard does not answer", body = Failure, content_type = "application/problem+json"),
             ))]
             #[expect(dead_code, reason = "describes a path")]
             fn $name() {}
@@ -103,15 +106,16 @@ ones! {
     delete kick "/api/v1/clients/{id}" "Disconnects a client" Done;
 }
 
-#[utoipa::path(get, path = "/api/v1/raw", description = "What the raw API may, or a reload", params(
+#[utoipa::path(method(get, post, put), path = "/api/v1/raw", description = "What the raw API may, or a reload", params(
     ("rpc" = inline(Rpc), Query, description = "What to do"),
 ), responses(
     (status = 200, description = "Done", body = model::Raw),
-    (status = 400, description = "rpc is neither", body = Failure),
+    (status = 400, description = "rpc is neither", body = Failure, content_type = "application/problem+json"),
     (status = 401, description = "Who asks has not proved who it is", body = Failure),
-    (status = 403, description = "Switched off, or not for who asks", body = Failure),
-    (status = 422, description = "The configuration has faults", body = Failure),
-    (status = 503, description = "It takes long", body = Failure),
+    (status = 403, description = "Switched off, or not for who asks",
+        content((Failure = "application/json"), (Failure = "application/problem+json"))),
+    (status = 422, description = "The configuration has faults", body = Failure, content_type = "application/problem+json"),
+    (status = 503, description = "It takes long", body = Failure, content_type = "application/problem+json"),
 ))]
 #[expect(dead_code, reason = "describes a path")]
 fn raw() {}
@@ -127,10 +131,11 @@ enum Rpc {
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "corecast", description = "SRS's HTTP API, and figures of ours."),
+    info(title = "corecast", description = "SRS's HTTP API, and figures of ours. Errors are told as SRS tells them, by \
+        `code` with status 200; the statuses here are for requests with `Accept: application/problem+json`."),
     paths(
-        root, versions, summaries, rusages, self_proc_stats, system_proc_stats, meminfos, features, requests, vhosts,
-        shards, programs, streams, clients, vhost, stream, client, kick, raw
+        root, versions, summaries, rusages, self_proc_stats, system_proc_stats, meminfos, authors, features, requests,
+        tests_requests, vhosts, shards, programs, streams, clients, vhost, stream, client, kick, raw
     ),
     security((), ("basic" = []), ("token" = [])),
     modifiers(&Schemes)

@@ -8,13 +8,15 @@ use utoipa::ToSchema;
 
 /// SRS's numbers of what goes wrong.
 pub(super) mod code {
+    /// Of SRS's test.
+    pub(in crate::control) const TEST: u32 = 100;
     pub(in crate::control) const FORBIDDEN: u32 = 1000;
     pub(in crate::control) const NO_SUCH_PATH: u32 = 1001;
     pub(in crate::control) const BAD_REQUEST: u32 = 1002;
     pub(in crate::control) const BUSY: u32 = 1003;
     pub(in crate::control) const RAW_DISABLED: u32 = 1061;
-    pub(in crate::control) const RAW_FAILED: u32 = 1063;
-    pub(in crate::control) const NO_VHOST: u32 = 2047;
+    pub(in crate::control) const RAW_FAILED: u32 = 1060;
+    pub(in crate::control) const NO_VHOST: u32 = 2014;
     pub(in crate::control) const NO_STREAM: u32 = 2048;
     pub(in crate::control) const NO_CLIENT: u32 = 2049;
 }
@@ -80,17 +82,28 @@ pub(super) fn method_not_allowed(allow: &'static str) -> Reply {
     reply
 }
 
+/// SRS's answer to whoever is to go elsewhere.
+pub(super) fn redirect(to: &str, query: &str) -> Reply {
+    let to = if query.is_empty() { to.to_owned() } else { format!("{to}?{query}") };
+    let mut reply = reply(StatusCode::MOVED_PERMANENTLY, "text/plain; charset=utf-8", format!("Redirect to {to}"));
+    if let Ok(to) = header::HeaderValue::from_str(&to) {
+        reply.headers_mut().insert(header::LOCATION, to);
+    }
+    reply
+}
+
 pub(super) fn allow_origins(headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, header::HeaderValue::from_static("*"));
 }
 
 pub(super) fn preflight() -> Reply {
-    let mut reply = reply(StatusCode::NO_CONTENT, "text/plain", Bytes::new());
+    let mut reply = reply(StatusCode::OK, "text/plain", Bytes::new());
     let headers = reply.headers_mut();
     allow_origins(headers);
-    let methods = header::HeaderValue::from_static("GET, HEAD, DELETE, OPTIONS");
+    let methods = header::HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    let wanted = header::HeaderValue::from_static("Authorization, Content-Type, Range");
+    // The asterisk does not stand for Authorization.
+    let wanted = header::HeaderValue::from_static("Authorization, *");
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, header::HeaderValue::from_static("86400"));
     reply

@@ -1,7 +1,17 @@
 //! What shards tell of themselves.
 
-use crate::stats::Histogram;
+use crate::{config::DEFAULT_VHOST, stats::Histogram};
 use std::collections::BTreeMap;
+
+/// Ends of a stream's name that its URL does without, as SRS has it.
+const SUFFIXES: [&str; 4] = [".flv", ".m3u8", ".mp4", ".ts"];
+
+/// A stream's URL as SRS writes it: the default vhost is not named.
+pub fn stream_url(vhost: &str, app: &str, stream: &str) -> String {
+    let vhost = if vhost == DEFAULT_VHOST { "" } else { vhost };
+    let bare = SUFFIXES.iter().find_map(|suffix| stream.strip_suffix(suffix)).unwrap_or(stream);
+    format!("{vhost}/{app}/{bare}")
+}
 
 /// What one shard knows.
 #[derive(Clone, Debug, Default)]
@@ -96,7 +106,9 @@ pub struct PublishReport {
     /// Since when, in ms of the process's clock.
     pub started_ms: u64,
     /// Video tags.
-    pub frames: u64,
+    pub video_frames: u64,
+    /// Audio tags.
+    pub audio_frames: u64,
     /// Bytes of media.
     pub received_bytes: u64,
     /// The same per second, over 30 s, in kbit/s.
@@ -148,6 +160,8 @@ pub struct ClientReport {
     pub tc_url: String,
     /// As it said.
     pub page_url: String,
+    /// As it said.
+    pub swf_url: String,
     /// In SRS's words, `rtmp-play` for example.
     pub kind: &'static str,
     /// Whether it publishes.
@@ -190,4 +204,16 @@ pub(super) fn merge(reports: &[ShardReport]) -> BTreeMap<&str, (StreamReport, Ve
         }
     }
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_srs_s() {
+        assert_eq!(stream_url(DEFAULT_VHOST, "live", "s"), "/live/s");
+        assert_eq!(stream_url("a.b", "live/x", "s.flv"), "a.b/live/x/s");
+        assert_eq!(stream_url("a.b", "live", "s.exe_1"), "a.b/live/s.exe_1");
+    }
 }

@@ -127,7 +127,7 @@ pub struct Peer<'a> {
     pub tc_url: &'a str,
     /// The page that a player stands in.
     pub page_url: &'a str,
-    /// The Flash movie that it is.
+    /// The Flash program that it is.
     pub swf_url: &'a str,
     /// The name that it gives itself.
     pub agent: &'a str,

@@ -61,8 +61,8 @@ pub(super) struct Summary {
     pub(super) started_ms: u64,
     pub(super) bytes: u64,
     pub(super) tags: u64,
-    /// Video tags.
-    pub(super) frames: u64,
+    pub(super) video_frames: u64,
+    pub(super) audio_frames: u64,
     audio: Option<Codec>,
     video: Option<Codec>,
     metadata: Metadata,
@@ -88,7 +88,8 @@ impl Publish {
             started_ms,
             bytes: 0,
             tags: 0,
-            frames: 0,
+            video_frames: 0,
+            audio_frames: 0,
             audio: None,
             video: None,
             metadata: Metadata::default(),
@@ -157,7 +158,8 @@ impl Summary {
     fn count(&mut self, tag: &Tag) -> bool {
         self.tags += 1;
         self.bytes += tag.body.len() as u64;
-        self.frames += u64::from(tag.kind == TagKind::Video);
+        self.video_frames += u64::from(tag.kind == TagKind::Video);
+        self.audio_frames += u64::from(tag.kind == TagKind::Audio);
         // A header says more than the flags of a frame.
         if tag.kind == TagKind::Audio && (self.sound.is_none() || tag.body.get(1) == Some(&0)) {
             self.sound = codec::read_sound(&tag.body).or(self.sound);

@@ -97,6 +97,7 @@ impl<E: Endpoints> Shard<E> {
                     connection.session.told(Word::Published(number), &self.shared.context());
                     sys::set_nodelay(connection.descriptor, vhost.tcp_nodelay);
                     self.stats.publishers.add(1);
+                    self.stats.clients.add(1);
                     self.changed.push(stream);
                     follow.into_iter().for_each(|follow| self.follow(follow));
                     Outcome::Continue
@@ -276,6 +277,7 @@ impl<E: Endpoints> Shard<E> {
                 self.shared.begin_programs(publish);
                 connection.session.told(Word::Published(number), &self.shared.context());
                 self.stats.publishers.add(1);
+                self.stats.clients.add(1);
                 true
             }
             (Some(publish), _) => {

@@ -309,6 +309,7 @@ impl<E: Endpoints> Shard<E> {
         (new.on_stop, new.seat, new.reader) = (on_stop, seat, reader);
         connection.plays.push(new);
         self.stats.players.add(1);
+        self.stats.clients.add(1);
         let outcome = self.tell_session(id, connection, Word::Opened(*play));
         // The shard's loop learns of the stream's flush times.
         self.relay.arm(stream, now_ms);

@@ -7,20 +7,10 @@ use super::{
     port::{Endpoints, Request, Session},
 };
 use crate::{
-    config::{DEFAULT_VHOST, HookUrl, Hooks, Vhost},
-    control::{access, hooks},
+    config::{HookUrl, Hooks, Vhost},
+    control::{self, access, hooks},
 };
 use std::time::Duration;
-
-/// Ends of a stream's name that its URL does without, as SRS has it.
-const SUFFIXES: [&str; 4] = [".flv", ".m3u8", ".mp4", ".ts"];
-
-/// A stream's URL as SRS writes it: the default vhost is not named.
-fn stream_url(vhost: &str, app: &str, stream: &str) -> String {
-    let vhost = if vhost == DEFAULT_VHOST { "" } else { vhost };
-    let bare = SUFFIXES.iter().find_map(|suffix| stream.strip_suffix(suffix)).unwrap_or(stream);
-    format!("{vhost}/{app}/{bare}")
-}
 
 impl<E: Endpoints> Shard<E> {
     /// Asks about a connection, with the first stream that it publishes or plays; `None` if nobody is to be asked, or
@@ -179,18 +169,6 @@ impl<E: Endpoints> Shard<E> {
 
 fn add_ids(body: &mut hooks::Body, request: &Request) {
     let Request { vhost, address, key, .. } = request;
-    body.add("stream_url", stream_url(&vhost.name, &address.app, &address.stream));
+    body.add("stream_url", control::stream_url(&vhost.name, &address.app, &address.stream));
     body.add("stream_id", access::stable_id(key));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_are_srs_s() {
-        assert_eq!(stream_url(DEFAULT_VHOST, "live", "s"), "/live/s");
-        assert_eq!(stream_url("a.b", "live/x", "s.flv"), "a.b/live/x/s");
-        assert_eq!(stream_url("a.b", "live", "s.exe_1"), "a.b/live/s.exe_1");
-    }
 }

@@ -15,6 +15,7 @@ mod memory;
 mod resolve;
 mod send_ring;
 mod socket;
+mod usage;
 mod waiting;
 
 pub use child::{bind_to_parent, end_group};
@@ -33,4 +34,5 @@ pub use socket::{
     Receiver, SEND_BUFFER_BYTES, disable_huge_pages, file_limit, file_limit_max, raise_file_limit, raise_file_limit_to,
 };
 pub(crate) use socket::{has_ended, has_unread, set_nodelay, shutdown};
+pub use usage::{interface_addresses, resource_usage};
 pub use waiting::waits_on_nonblocking;

@@ -276,7 +276,7 @@ fn the_page_and_the_api_have_a_limit_of_their_own() {
     let _live = Live::start(web.server.address(), "live", "s", 20, 25, 0);
     // A server that is full still answers its operator.
     let full: Vec<TcpStream> = (0..5).map(|_| connected(web.server.address())).collect();
-    eventually("refusals", || (web.ask("/api/v1/summaries")["data"]["system"]["conn_srs"] == 3).then_some(()));
+    eventually("refusals", || (web.metric("corecast_connections").iter().sum::<u64>() == 3).then_some(()));
     drop(full);
     let resting: Vec<TcpStream> = (0..300).map(|_| connected(web.api())).collect();
     web.server.wait_for_log("too many connections for this", 1);

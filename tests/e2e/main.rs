@@ -6,6 +6,7 @@
 
 mod access;
 mod api;
+mod api_fields;
 mod bad_input;
 mod clients;
 mod commands;

@@ -24,7 +24,7 @@ fn the_page_plays_in_a_browser() {
     let said = Running::start(&mut node).success();
     let said: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
     assert_eq!((&said["rows"][0][0], &said["rows"][1][0]), (&"live/first".into(), &"live/second".into()), "{said}");
-    assert_eq!((&said["rows"][0][1], &said["rows"][0][2]), (&"H264 640×360 High 3.0".into(), &"AAC 44.1 kHz".into()));
+    assert_eq!((&said["rows"][0][1], &said["rows"][0][2]), (&"H264 640×360 High 3".into(), &"AAC 44.1 kHz".into()));
     for (number, how) in [(0, "flv"), (1, "ws")] {
         let (before, after) = (&said["before"][number], &said["after"][number]);
         let advanced = after["time"].as_f64().expect("a time") - before["time"].as_f64().expect("a time");

@@ -1,5 +1,7 @@
 //! The HTTP API: SRS's paths and JSON, and some of ours.
 
+mod figures;
+mod manner;
 pub(super) mod model;
 
 use super::{
@@ -7,22 +9,25 @@ use super::{
     auth::{self, Access, Origin},
     logins::Logins,
     merge, metrics, openapi,
-    reply::{Reply, Wrong, allow_origins, code, failure, json_text, method_not_allowed, preflight, reply, wrong},
+    reply::{
+        Reply, Wrong, allow_origins, code, failure, json_text, method_not_allowed, preflight, redirect, reply, wrong,
+    },
     shards::{self, Reports, Silent, within},
     system::{self, Sampler},
 };
 use crate::{
-    config::{Config, Listen, Service},
+    config::{Config, Service},
     programs,
 };
 use async_channel::Sender;
 use hyper::{Method, StatusCode, header, http::request::Parts};
+use manner::Manner;
 use model::{
-    Client, Clients, Done, Figures, Kbps, OneClient, OneStream, OneVhost, Program, Programs, Raw, Shard, Shards,
-    Stream, Streams, Urls, Version, Versions, Vhost, Vhosts,
+    AllUrls, Client, Clients, Done, Figures, Hls, Kbps, OneClient, OneStream, OneVhost, Program, Programs, Raw, Shard,
+    Shards, Stream, Streams, Urls, Versions, Vhost, Vhosts,
 };
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::{
     cell::RefCell,
     net::SocketAddr,
@@ -33,8 +38,10 @@ use std::{
 
 /// Entries of a list where the request names no `count`, as in SRS.
 const COUNT: usize = 10;
-/// Most entries of a list.
-const COUNT_MAX: usize = 1000;
+/// SRS's greatest integer.
+const NUMBER_MAX: usize = i32::MAX as usize;
+/// Clients that a shard is asked for at once.
+const CLIENTS_PAGE: usize = 500;
 /// How long a reload may take.
 const RELOAD_TIME: Duration = Duration::from_secs(20);
 
@@ -148,88 +155,127 @@ impl Api {
     }
 
     async fn route(&self, config: &Config, caller: &Caller, head: &Parts) -> Result<Reply, Wrong> {
-        let path = head.uri.path().trim_end_matches('/');
-        let query = head.uri.query().unwrap_or_default();
-        let mut levels = path.trim_start_matches('/').splitn(4, '/');
-        let (api, version, name, id) = (levels.next(), levels.next(), levels.next(), levels.next());
-        if head.uri.path() == "/api/v1/openapi.json" {
+        let manner = Manner::of(head, &config.api)?;
+        let reply = match self.find(config, caller, head, &manner).await {
+            Ok(reply) => reply,
+            Err(wrong) => manner.failure(wrong),
+        };
+        Ok(manner.dress(reply))
+    }
+
+    async fn find(&self, config: &Config, caller: &Caller, head: &Parts, manner: &Manner) -> Result<Reply, Wrong> {
+        let path = head.uri.path();
+        if path == "/api/v1/openapi.json" {
             return Ok(only_get(head, json_text(StatusCode::OK, openapi::document())));
         }
-        let is_v1 = api == Some("api") && matches!(version, None | Some("v1"));
-        let known = name.is_none_or(|name| openapi::NAMES.iter().any(|(known, _)| *known == name));
-        let takes_id = matches!(name, Some("vhosts" | "streams" | "clients"));
-        if !is_v1 || !known || id.is_some_and(|id| !takes_id || id.is_empty() || id.contains('/')) {
+        let mut levels = path.trim_matches('/').splitn(4, '/');
+        let place = (levels.next().unwrap_or_default(), levels.next(), levels.next(), levels.next());
+        match place {
+            ("api", Some("v1"), Some(name), id) => self.answer_v1(config, caller, head, manner, (name, id)).await,
+            ("api", Some("v1"), None, _) => self.listing(manner, 2, true),
+            ("api", version, ..) => self.listing(manner, 1, version.is_none()),
+            (root, ..) => self.listing(manner, 0, root.is_empty()),
+        }
+    }
+
+    /// What lies at so many levels; SRS gives it to who asks for something below that is not there.
+    fn listing(&self, manner: &Manner, levels: usize, is_exact: bool) -> Result<Reply, Wrong> {
+        if let Some(refusal) = refusal(manner, Methods::Any) {
+            return Ok(refusal);
+        }
+        if manner.statuses && !is_exact {
             return Err(wrong(StatusCode::NOT_FOUND, code::NO_SUCH_PATH, "no such path; /api/v1/ lists them"));
         }
-        let kick = head.method == Method::DELETE && name == Some("clients") && id.is_some();
-        // SRS's clients ask these by POST and PUT too; nothing changes.
-        let any = matches!(name, Some("versions" | "summaries"));
-        let asks = matches!(head.method, Method::GET | Method::HEAD)
-            || any && matches!(head.method, Method::POST | Method::PUT);
-        if !asks && !kick {
-            let allow = match name {
-                Some("clients") if id.is_some() => "GET, HEAD, DELETE",
-                _ if any => "GET, HEAD, POST, PUT",
-                _ => "GET, HEAD",
-            };
-            return Ok(method_not_allowed(allow));
+        let (ids, urls) = (self.server.ids(), figures::urls(levels));
+        Ok(if levels == 2 { ok(&AllUrls::new(ids, urls, figures::tests())) } else { ok(&Urls::new(ids, urls)) })
+    }
+
+    /// What is below `/api/v1/`.
+    async fn answer_v1(
+        &self,
+        config: &Config,
+        caller: &Caller,
+        head: &Parts,
+        manner: &Manner,
+        (name, id): (&str, Option<&str>),
+    ) -> Result<Reply, Wrong> {
+        let methods = match (name, id) {
+            // Where it names no client, SRS finds none.
+            ("clients", id) if id.is_some() || manner.method == Method::DELETE && !manner.statuses => Methods::Delete,
+            ("vhosts" | "streams" | "clients", _) | ("shards" | "programs", None) => Methods::Get,
+            _ => Methods::Any,
+        };
+        if let Some(refusal) = refusal(manner, methods) {
+            return Ok(refusal);
         }
         let ids = self.server.ids();
+        let query = head.uri.query().unwrap_or_default();
         Ok(match (name, id) {
-            (None, _) => ok(&Urls::new(ids, urls(version))),
-            (Some("versions"), _) => ok(&Versions::new(ids, version_of_this())),
-            (Some("summaries"), _) => ok(&Figures::new(ids, self.summaries())),
-            (Some("rusages"), _) => ok(&Figures::new(ids, figures(system::rusages()))),
-            (Some("self_proc_stats"), _) => ok(&Figures::new(ids, figures(self.sampler.self_stats()))),
-            (Some("system_proc_stats"), _) => ok(&Figures::new(ids, figures(self.sampler.system_stats()))),
-            (Some("meminfos"), _) => ok(&Figures::new(ids, figures(system::meminfos()))),
-            (Some("features"), _) => ok(&Figures::new(ids, features(config))),
-            (Some("requests"), _) => ok(&Figures::new(ids, request(head))),
-            (Some("shards"), _) => ok(&Shards::new(ids, self.shard_list().await?)),
-            (Some("programs"), _) => ok(&Programs::new(ids, self.programs().await.iter().map(Program::new).collect())),
-            (Some("vhosts"), None) => ok(&Vhosts::new(ids, self.vhosts(config).await?)),
-            (Some("vhosts"), Some(id)) => {
+            ("versions", None) => ok(&Versions::new(ids, figures::version())),
+            ("summaries", None) => ok(&Figures::new(ids, self.summaries())),
+            ("rusages", None) => ok(&Figures::new(ids, figures::sampled(system::rusages()))),
+            ("self_proc_stats", None) => ok(&Figures::new(ids, figures::sampled(self.sampler.self_stats()))),
+            ("system_proc_stats", None) => ok(&Figures::new(ids, figures::sampled(self.sampler.system_stats()))),
+            ("meminfos", None) => ok(&Figures::new(ids, figures::sampled(system::meminfos()))),
+            ("authors", None) => ok(&Figures::new(ids, figures::authors())),
+            ("features", None) => ok(&Figures::new(ids, figures::features(config))),
+            // SRS names the first and has the second.
+            ("requests", None) | ("tests", Some("requests")) => {
+                ok(&Figures::new(ids, figures::request(head, &manner.method)))
+            }
+            ("tests", Some("errors")) => {
+                return Err(wrong(StatusCode::INTERNAL_SERVER_ERROR, code::TEST, "an error, as asked for"));
+            }
+            ("tests", Some("redirects")) => redirect("/api/v1/tests/errors", query),
+            ("shards", None) => ok(&Shards::new(ids, self.shard_list().await?)),
+            ("programs", None) => ok(&Programs::new(ids, self.programs().await.iter().map(Program::new).collect())),
+            ("vhosts", None) => ok(&Vhosts::new(ids, self.vhosts(config).await?)),
+            ("vhosts", Some(id)) => {
                 let found = self.vhosts(config).await?.into_iter().find(|vhost| vhost.id == id);
                 let vhost = found.ok_or_else(|| wrong(StatusCode::NOT_FOUND, code::NO_VHOST, "no such vhost"))?;
                 ok(&OneVhost::new(ids, vhost))
             }
-            (Some("streams"), None) => {
-                let (start, count) = page(query)?;
+            ("streams", None) => {
+                let (start, count) = page(query, manner.statuses)?;
                 let all = self.streams().await?;
                 let total = all.len();
                 ok(&Streams::new(ids, all.into_iter().skip(start).take(count).collect(), total))
             }
-            (Some("streams"), Some(id)) => {
+            ("streams", Some(id)) => {
                 let found = self.streams().await?.into_iter().find(|stream| stream.id == id);
                 let stream = found.ok_or_else(|| wrong(StatusCode::NOT_FOUND, code::NO_STREAM, "no such stream"))?;
                 ok(&OneStream::new(ids, stream))
             }
-            (Some("clients"), None) => {
-                let (start, count) = page(query)?;
+            ("clients", None) if manner.asks() => {
+                let (start, count) = page(query, manner.statuses)?;
                 let (clients, total) = self.clients(start, count).await?;
                 ok(&Clients::new(ids, clients.into_iter().map(Client::from).collect(), total))
             }
-            (Some("clients"), Some(id)) => {
-                let missing = || wrong(StatusCode::NOT_FOUND, code::NO_CLIENT, "no such client");
-                let by = if kick { Some(caller.access.to_change()?) } else { None };
-                let id = ClientId::read(id).ok_or_else(missing)?;
-                // It may have moved from where it came in, and is looked for everywhere then.
-                let first = id.shard.min(self.shards());
-                for shard in (first..self.shards()).chain(0..first) {
-                    if let Some(by) = by {
-                        if self.ask(shard, |reply| Call::Kick { id, reply }).await? {
-                            tracing::info!(peer = %caller.peer, %by, client = %id, "API: a client is disconnected");
-                            return Ok(ok(&Done::new(ids)));
-                        }
-                    } else if let Some(client) = self.ask(shard, |reply| Call::Client { id, reply }).await? {
-                        return Ok(ok(&OneClient::new(ids, client.into())));
-                    }
-                }
-                return Err(missing());
-            }
-            (Some("raw"), _) => self.raw(config, caller, query).await?,
-            (Some(_), _) => return Err(wrong(StatusCode::NOT_FOUND, code::NO_SUCH_PATH, "no such path")),
+            ("clients", id) => self.client(caller, id.unwrap_or_default(), !manner.asks()).await?,
+            ("raw", None) => self.raw(config, caller, query).await?,
+            _ => return self.listing(manner, 2, false),
         })
+    }
+
+    /// One client, or its end.
+    async fn client(&self, caller: &Caller, id: &str, kick: bool) -> Result<Reply, Wrong> {
+        let ids = self.server.ids();
+        let missing = || wrong(StatusCode::NOT_FOUND, code::NO_CLIENT, "no such client");
+        let by = if kick { Some(caller.access.to_change()?) } else { None };
+        let id = ClientId::read(id).ok_or_else(missing)?;
+        // It may have moved from where it came in, and is looked for everywhere then.
+        let first = id.shard.min(self.shards());
+        for shard in (first..self.shards()).chain(0..first) {
+            if let Some(by) = by {
+                if self.ask(shard, |reply| Call::Kick { id, reply }).await? {
+                    tracing::info!(peer = %caller.peer, %by, client = %id, "API: a client is disconnected");
+                    return Ok(ok(&Done::new(ids)));
+                }
+            } else if let Some(client) = self.ask(shard, |reply| Call::Client { id, reply }).await? {
+                return Ok(ok(&OneClient::new(ids, client.into())));
+            }
+        }
+        Err(missing())
     }
 
     async fn ask<T>(&self, shard: usize, call: impl FnOnce(Sender<T>) -> Call) -> Result<T, Silent> {
@@ -248,15 +294,23 @@ impl Api {
         Ok(merged.values().map(|(report, flush)| Stream::new(report, flush.clone(), since_1970_ms, &config)).collect())
     }
 
-    /// A page of clients, shard by shard, and how many there are.
+    /// So many clients, shard by shard, a page at a time, and how many there are.
     async fn clients(&self, mut skip: usize, mut count: usize) -> Result<(Vec<ClientReport>, usize), Wrong> {
         let (mut clients, mut total) = (Vec::new(), 0);
         for shard in 0..self.shards() {
-            let (found, here) = self.ask(shard, |reply| Call::Clients { skip, count, reply }).await?;
-            skip = skip.saturating_sub(here);
-            count -= found.len().min(count);
-            total += here;
-            clients.extend(found);
+            let mut at = skip;
+            loop {
+                let most = count.min(CLIENTS_PAGE);
+                let (found, here) = self.ask(shard, |reply| Call::Clients { skip: at, count: most, reply }).await?;
+                count -= found.len().min(count);
+                clients.extend(found);
+                at += most;
+                if count == 0 || at >= here {
+                    skip = skip.saturating_sub(here);
+                    total += here;
+                    break;
+                }
+            }
         }
         Ok((clients, total))
     }
@@ -271,13 +325,14 @@ impl Api {
                 name: vhost.name.clone(),
                 enabled: vhost.enabled,
                 clients: sum(|stream| stream.clients),
-                streams: own().count() as u64,
+                streams: own().filter(|stream| stream.publish.active).count() as u64,
                 send_bytes: sum(|stream| stream.send_bytes),
                 recv_bytes: sum(|stream| stream.recv_bytes),
                 kbps: Kbps {
                     recv_30s: sum(|stream| stream.kbps.recv_30s),
                     send_30s: sum(|stream| stream.kbps.send_30s),
                 },
+                hls: Hls::default(),
                 id: id.clone(),
             }
         };
@@ -310,11 +365,12 @@ impl Api {
             self.server.stats().iter().map(|stats| counter(stats)).sum()
         };
         let (sent, received) = (sum(|stats| stats.bytes_sent.value()), sum(|stats| stats.bytes_received.value()));
+        let clients = sum(|stats| stats.players.value() + stats.publishers.value());
         json!({
             "ok": true,
             "now_ms": system::unix_ms(),
             "self": self.sampler.summary_of_self(self.server.now_ms() / 1000),
-            "system": self.sampler.summary_of_system(sent, received, self.server.connections()),
+            "system": self.sampler.summary_of_system(sent, received, clients),
         })
     }
 
@@ -324,8 +380,7 @@ impl Api {
             return Err(wrong(StatusCode::FORBIDDEN, code::RAW_DISABLED, help));
         }
         let ids = self.server.ids();
-        let allowed = json!({ "enabled": true, "allow_reload": config.api.allow_reload });
-        let what = json!({ "enabled": true, "raw_api": allowed });
+        let what = figures::raw_state(config);
         match crate::proto::http::query_value(query, "rpc").as_deref() {
             Some("raw") => Ok(ok(&Raw::new(ids, None, what))),
             Some("reload") if !config.api.allow_reload => {
@@ -341,7 +396,7 @@ impl Api {
                     None => Err(wrong(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, "the reload takes long")),
                 }
             }
-            _ => Err(wrong(StatusCode::BAD_REQUEST, code::BAD_REQUEST, "rpc must be raw or reload")),
+            _ => Err(wrong(StatusCode::BAD_REQUEST, code::RAW_FAILED, "rpc must be raw or reload")),
         }
     }
 
@@ -359,7 +414,6 @@ impl Api {
             exporter: &config.exporter,
             stats: self.server.stats(),
             reports: &reports,
-            connections: self.server.connections(),
             cpu_load: self.sampler.process_load(),
             ids: self.server.ids(),
             programs: &self.programs().await,
@@ -369,81 +423,48 @@ impl Api {
     }
 }
 
-/// `start` and `count` of a list.
-fn page(query: &str) -> Result<(usize, usize), Wrong> {
-    let number = |name: &str, default: usize, most: usize| {
-        let Some(text) = crate::proto::http::query_value(query, name) else { return Ok(default) };
-        let number =
-            text.parse().ok().filter(|number| *number <= most && text.bytes().all(|byte| byte.is_ascii_digit()));
-        number.ok_or_else(|| {
-            wrong(StatusCode::BAD_REQUEST, code::BAD_REQUEST, format!("{name} must be a number from 0 to {most}"))
-        })
+/// `start` and `count` of a list: read as C's `atoi` reads, as SRS does, unless they must be numbers.
+fn page(query: &str, strict: bool) -> Result<(usize, usize), Wrong> {
+    let number = |name: &str, default: usize, least: usize| {
+        let Some(text) = crate::proto::http::query_value(query, name).filter(|text| strict || !text.is_empty()) else {
+            return Ok(default);
+        };
+        let trimmed = text.trim_start().strip_prefix('+').unwrap_or(text.trim_start());
+        let end = trimmed.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(trimmed.len());
+        // What is no number is 0; what is too long for one is the greatest.
+        let number = if end == 0 { 0 } else { trimmed[..end].parse().unwrap_or(usize::MAX) };
+        let is_number = end > 0 && end == text.len() && (least..=NUMBER_MAX).contains(&number);
+        if strict && !is_number {
+            let why = format!("{name} must be a number from {least} to {NUMBER_MAX}");
+            return Err(wrong(StatusCode::BAD_REQUEST, code::BAD_REQUEST, why));
+        }
+        Ok(number.clamp(least, NUMBER_MAX))
     };
-    Ok((number("start", 0, i32::MAX as usize)?, number("count", COUNT, COUNT_MAX)?))
+    Ok((number("start", 0, 0)?, number("count", COUNT, 1)?))
 }
 
-fn urls(version: Option<&str>) -> Map<String, Value> {
-    match version {
-        None => [("v1".to_owned(), json!("the api version 1.0"))].into_iter().collect(),
-        Some(_) => openapi::NAMES.iter().map(|(name, about)| ((*name).to_owned(), json!(about))).collect(),
-    }
+/// What one may do with a path.
+#[derive(Clone, Copy)]
+enum Methods {
+    Get,
+    /// SRS looks at no method here.
+    Any,
+    Delete,
 }
 
-fn version_of_this() -> Version {
-    let number = |text: &str| text.parse().unwrap_or(0);
-    Version {
-        major: number(env!("CARGO_PKG_VERSION_MAJOR")),
-        minor: number(env!("CARGO_PKG_VERSION_MINOR")),
-        revision: number(env!("CARGO_PKG_VERSION_PATCH")),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        product: "corecast",
-    }
-}
-
-fn figures(mut figures: Map<String, Value>) -> Value {
-    figures.insert("ok".to_owned(), json!(true));
-    figures.insert("sample_time".to_owned(), json!(system::unix_ms()));
-    Value::Object(figures)
-}
-
-fn features(config: &Config) -> Value {
-    let on = [
-        "ssl",
-        "rtmps",
-        "http_remux",
-        "websocket_flv",
-        "http_api",
-        "http_hooks",
-        "exporter",
-        "enhanced_rtmp",
-        "forward",
-    ];
-    let off = ["hls", "hds", "dash", "dvr", "transcode", "ingest", "srt", "rtc", "caster", "edge"];
-    let list = on.map(|name| (name, true)).into_iter().chain(off.map(|name| (name, false)));
-    let features: Map<String, Value> = list.map(|(name, has)| (name.to_owned(), json!(has))).collect();
-    let listen: Vec<Value> = config.endpoints().map(describe).collect();
-    json!({ "options": "", "options2": "", "features": features, "listen": listen })
-}
-
-/// An endpoint, for whoever makes URLs of it.
-fn describe(listen: &Listen) -> Value {
-    let service = match listen.service {
-        Service::Rtmp => "rtmp",
-        Service::Http => "http",
-        Service::Api => "api",
-        Service::Exporter => "exporter",
+/// The answer to a method that is not for a path.
+fn refusal(manner: &Manner, methods: Methods) -> Option<Reply> {
+    let fits = match methods {
+        Methods::Get => false,
+        Methods::Any => matches!(manner.method, Method::POST | Method::PUT),
+        Methods::Delete => manner.method == Method::DELETE,
     };
-    json!({ "service": service, "tls": listen.tls, "ip": listen.address.ip(), "port": listen.address.port() })
-}
-
-/// What a request was, for whoever wants to see it; not what it proves itself with.
-fn request(head: &Parts) -> Value {
-    let shown = head.headers.iter().filter(|(name, _)| *name != header::AUTHORIZATION);
-    let headers: Map<String, Value> = shown
-        .map(|(name, value)| (name.as_str().to_owned(), json!(String::from_utf8_lossy(value.as_bytes()))))
-        .collect();
-    let uri = head.uri.to_string();
-    json!({ "uri": uri, "path": head.uri.path(), "METHOD": head.method.as_str(), "headers": headers })
+    let allow = match methods {
+        Methods::Get => "GET, HEAD",
+        Methods::Any => "GET, HEAD, POST, PUT",
+        Methods::Delete => "GET, HEAD, DELETE",
+    };
+    (!fits && !manner.asks()).then(|| method_not_allowed(allow))
 }
 
 fn ok(answer: &impl Serialize) -> Reply {

@@ -2,7 +2,9 @@
 
 use crate::config::{Config, DEFAULT_VHOST};
 use crate::{
-    control::{AudioReport, ClientReport, ForwardReport, StreamReport, VideoReport, access::stable_id},
+    control::{
+        AudioReport, ClientReport, ForwardReport, StreamReport, VideoReport, access::stable_id, stream_url, system,
+    },
     programs::Report,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -37,6 +39,8 @@ macro_rules! answers {
 answers! {
     /// Where to go on.
     Urls { #[schema(value_type = Object)] urls: Map<String, Value>, }
+    /// The same, with SRS's tests.
+    AllUrls { #[schema(value_type = Object)] urls: Map<String, Value>, #[schema(value_type = Object)] tests: Value, }
     /// The version.
     Versions { data: Version, }
     /// Free-form figures under SRS's names.
@@ -92,20 +96,28 @@ pub(in crate::control) struct Vhost {
     pub(in crate::control) send_bytes: u64,
     pub(in crate::control) recv_bytes: u64,
     pub(in crate::control) kbps: Kbps,
+    pub(in crate::control) hls: Hls,
+}
+
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(in crate::control) struct Hls {
+    pub(in crate::control) enabled: bool,
 }
 
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(in crate::control) struct Publish {
     pub(in crate::control) active: bool,
-    /// The publisher's client.
-    pub(in crate::control) cid: String,
+    /// The publisher's client; not there if nobody publishes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::control) cid: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::control) struct Video {
     pub(in crate::control) codec: String,
-    pub(in crate::control) profile: String,
-    pub(in crate::control) level: String,
+    /// `Other` if not known; null for codecs that SRS knows none of.
+    pub(in crate::control) profile: Option<String>,
+    pub(in crate::control) level: Option<String>,
     pub(in crate::control) width: u32,
     pub(in crate::control) height: u32,
 }
@@ -115,7 +127,8 @@ pub(in crate::control) struct Audio {
     pub(in crate::control) codec: String,
     pub(in crate::control) sample_rate: u32,
     pub(in crate::control) channel: u8,
-    pub(in crate::control) profile: String,
+    /// As of video.
+    pub(in crate::control) profile: Option<String>,
 }
 
 /// Age of the oldest tag of each flush of a player at its send, in ms, since the stream's first player. Ours.
@@ -136,18 +149,22 @@ pub(in crate::control) struct Stream {
     pub(in crate::control) app: String,
     #[serde(rename = "tcUrl")]
     pub(in crate::control) tc_url: String,
-    /// `/app/stream`.
+    /// `/app/stream`, behind its vhost's name where it has one.
     pub(in crate::control) url: String,
     /// Path and query of its HTTP-FLV on http_server's ports; null if there is none. Ours.
     pub(in crate::control) flv: Option<String>,
-    /// When the publish began, in ms since 1970; 0 if nobody publishes.
+    /// The server's time, in ms since 1970, as SRS has it.
     pub(in crate::control) live_ms: u64,
+    /// When the publish began, in ms since 1970; 0 if nobody publishes. Ours.
+    pub(in crate::control) started_ms: u64,
     /// Publisher and players.
     pub(in crate::control) clients: u64,
     /// Players. Ours.
     pub(in crate::control) players: u64,
-    /// Video tags.
+    /// Tags of audio and video.
     pub(in crate::control) frames: u64,
+    pub(in crate::control) audio_frames: u64,
+    pub(in crate::control) video_frames: u64,
     pub(in crate::control) send_bytes: u64,
     pub(in crate::control) recv_bytes: u64,
     pub(in crate::control) kbps: Kbps,
@@ -236,10 +253,11 @@ impl Stream {
         let publish = report.publish.as_ref();
         let video = publish.and_then(|publish| publish.video.clone()).map(|video| {
             let VideoReport { codec, profile, level, width, height } = video;
-            Video { codec, profile, level, width, height }
+            Video { profile: video_profile(&codec, profile), level: level_of(&codec, level), codec, width, height }
         });
         let audio = publish.and_then(|publish| publish.audio.clone()).map(|audio| {
             let AudioReport { codec, sample_rate, channels, profile } = audio;
+            let profile = known_or(profile, (!matches!(&*codec, "PCMA" | "PCMU")).then_some("Other"));
             Audio { codec, sample_rate, channel: channels, profile }
         });
         Self {
@@ -248,19 +266,19 @@ impl Stream {
             vhost: stable_id(vhost),
             app: app.to_owned(),
             tc_url: publish.map_or_else(String::new, |publish| publish.tc_url.clone()),
-            url: format!("/{url}"),
+            url: stream_url(vhost, app, name),
             flv: flv_path(config, vhost, app, name),
-            live_ms: publish.map_or(0, |publish| since_1970_ms + publish.started_ms),
+            live_ms: system::unix_ms(),
+            started_ms: publish.map_or(0, |publish| since_1970_ms + publish.started_ms),
             clients: report.players + u64::from(publish.is_some()),
             players: report.players,
-            frames: publish.map_or(0, |publish| publish.frames),
+            frames: publish.map_or(0, |publish| publish.audio_frames + publish.video_frames),
+            audio_frames: publish.map_or(0, |publish| publish.audio_frames),
+            video_frames: publish.map_or(0, |publish| publish.video_frames),
             send_bytes: report.sent_bytes,
             recv_bytes: publish.map_or(0, |publish| publish.received_bytes),
             kbps: Kbps { recv_30s: publish.map_or(0, |publish| publish.received_kbps), send_30s: report.sent_kbps },
-            publish: Publish {
-                active: publish.is_some(),
-                cid: publish.map_or_else(String::new, |publish| publish.client_id.clone()),
-            },
+            publish: Publish { active: publish.is_some(), cid: publish.map(|publish| publish.client_id.clone()) },
             video,
             audio,
             skips: report.skips,
@@ -286,6 +304,39 @@ impl Forward {
             error: Some(report.error.clone()).filter(|error| !error.is_empty()),
         }
     }
+}
+
+fn known_or(text: String, otherwise: Option<&str>) -> Option<String> {
+    if text.is_empty() { otherwise.map(str::to_owned) } else { Some(text) }
+}
+
+/// What SRS says of a video track whose profile or level is not known.
+fn unknown(codec: &str) -> Option<&'static str> {
+    (!matches!(codec, "AV1" | "VP9")).then_some("Other")
+}
+
+/// A profile in SRS's spelling.
+fn video_profile(codec: &str, profile: String) -> Option<String> {
+    let spelled = match (codec, &*profile) {
+        ("H264", "ConstrainedBaseline") => "Baseline(Constrained)",
+        ("H264", "High10") => "High(10)",
+        ("H264", "High10Intra") => "High(10+Intra)",
+        ("H264", "High422") => "High(422)",
+        ("H264", "High422Intra") => "High(422+Intra)",
+        ("H264", "High444") => "High(444+Predictive)",
+        ("H264", "High444Intra") => "High(444+Intra)",
+        // SRS does not look at the flags that tell them from High.
+        ("H264", "ProgressiveHigh" | "ConstrainedHigh") => "High",
+        ("HEVC", "Main 10") => "Main10",
+        _ => return known_or(profile, unknown(codec)),
+    };
+    Some(spelled.to_owned())
+}
+
+/// A level in SRS's spelling: `3`, and not `3.0`.
+fn level_of(codec: &str, level: String) -> Option<String> {
+    let short = level.strip_suffix(".0").filter(|_| codec != "AV1").map(str::to_owned);
+    short.or_else(|| known_or(level, unknown(codec)))
 }
 
 /// Where `http_remux` mounts a stream as FLV.
@@ -315,7 +366,7 @@ pub(in crate::control) struct Client {
     pub(in crate::control) swf_url: String,
     #[serde(rename = "tcUrl")]
     pub(in crate::control) tc_url: String,
-    /// `/app/stream`.
+    /// `/app/stream`, behind its vhost's name where it has one.
     pub(in crate::control) url: String,
     pub(in crate::control) name: String,
     #[serde(rename = "type")]
@@ -335,15 +386,16 @@ pub(in crate::control) struct Client {
 impl From<ClientReport> for Client {
     fn from(report: ClientReport) -> Self {
         let (vhost, url) = report.key.split_once('/').unwrap_or((&report.key, ""));
+        let (app, name) = url.rsplit_once('/').unwrap_or(("", url));
         Self {
             vhost: stable_id(vhost),
             stream: stable_id(&report.key),
-            url: format!("/{url}"),
-            name: url.rsplit('/').next().unwrap_or_default().to_owned(),
+            url: stream_url(vhost, app, name),
+            name: name.to_owned(),
             id: report.id,
             ip: report.ip,
             page_url: report.page_url,
-            swf_url: String::new(),
+            swf_url: report.swf_url,
             tc_url: report.tc_url,
             kind: report.kind.to_owned(),
             publish: report.publish,
@@ -406,5 +458,21 @@ impl Program {
             restarts: report.restarts,
             error: report.error.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_and_levels_are_spelled_as_srs_does() {
+        let profile = |codec: &str, profile: &str| video_profile(codec, profile.to_owned());
+        let level = |codec: &str, level: &str| level_of(codec, level.to_owned());
+        assert_eq!(profile("H264", "ConstrainedBaseline").as_deref(), Some("Baseline(Constrained)"));
+        assert_eq!(profile("HEVC", "Main 10").as_deref(), Some("Main10"));
+        assert_eq!((profile("H264", "").as_deref(), profile("VP9", "")), (Some("Other"), None));
+        assert_eq!((level("H264", "3.0").as_deref(), level("H264", "3.1").as_deref()), (Some("3"), Some("3.1")));
+        assert_eq!((level("HEVC", "").as_deref(), level("AV1", "4.0").as_deref()), (Some("Other"), Some("4.0")));
     }
 }

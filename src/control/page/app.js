@@ -8,7 +8,7 @@ const RTMP_PORT = 1935;
 const at = (id) => document.getElementById(id);
 
 async function ask(path) {
-  const response = await fetch(path, { cache: "no-store" });
+  const response = await fetch(path, { cache: "no-store", headers: { Accept: "application/problem+json" } });
   const answer = await response.json().catch(() => ({ message: response.statusText }));
   if (!response.ok) throw new Error(answer.message || `status ${response.status}`);
   return answer;
@@ -16,10 +16,12 @@ async function ask(path) {
 
 const rate = (kbps) => (kbps >= 10_000 ? `${(kbps / 1000).toFixed(1)} Mbit/s` : `${kbps} kbit/s`);
 
+const label = (stream) => stream.url.replace(/^\//, "");
+
 function describeVideo(video) {
   if (!video) return "none";
   const size = video.width ? ` ${video.width}×${video.height}` : "";
-  return `${video.codec}${size} ${video.profile} ${video.level}`.trim();
+  return `${video.codec}${size} ${video.profile ?? ""} ${video.level ?? ""}`.trim();
 }
 
 function describeAudio(audio) {
@@ -39,7 +41,7 @@ function showStreams(streams) {
     const row = rows.get(keyOf(stream)) ?? newRow(stream, body);
     rows.delete(keyOf(stream));
     const texts = [
-      stream.url.slice(1), describeVideo(stream.video), describeAudio(stream.audio),
+      label(stream), describeVideo(stream.video), describeAudio(stream.audio),
       rate(stream.kbps.recv_30s), rate(stream.kbps.send_30s), String(stream.players),
     ];
     texts.forEach((text, index) => { if (row.cells[index].textContent !== text) row.cells[index].textContent = text; });
@@ -64,7 +66,7 @@ function newRow(stream, body) {
     button.type = "button";
     button.className = "play";
     button.textContent = text;
-    button.setAttribute("aria-label", `Play ${stream.url.slice(1)} by ${text}`);
+    button.setAttribute("aria-label", `Play ${label(stream)} by ${text}`);
     button.disabled = !stream.flv || obstacle() !== "";
     button.title = stream.flv ? "" : "http_remux is off for this vhost";
     button.addEventListener("click", () => play(stream.flv, how));

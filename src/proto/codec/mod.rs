@@ -115,6 +115,12 @@ impl Codec {
                 _ => return None,
             })
         });
+        let name = name.or(match self {
+            Self::Legacy(Legacy::G711A) => Some("PCMA"),
+            Self::Legacy(Legacy::G711U) => Some("PCMU"),
+            Self::Legacy(Legacy::Vp6A) => Some("VP6"),
+            Self::Legacy(_) | Self::FourCc(_) => None,
+        });
         name.map_or_else(|| self.to_string(), str::to_owned)
     }
 }

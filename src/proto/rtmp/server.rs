@@ -56,7 +56,7 @@ pub struct Connect {
     pub flash_ver: String,
     /// The page that the player stands in.
     pub page_url: String,
-    /// The Flash movie that it is.
+    /// The Flash program that the player is.
     pub swf_url: String,
     /// The servers that the stream has come through, by their own marks; ours ([`FORWARDED_BY`]).
     pub forwarded_by: String,
