@@ -12,6 +12,7 @@ mod options;
 mod player;
 mod process;
 mod publisher;
+mod ramp;
 mod report;
 mod run;
 mod scenario;
@@ -87,7 +88,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
 
 /// Runs, reports, and tells whether what is required holds.
 fn measure(name: &str, scenario: Scenario, options: &Options) -> anyhow::Result<bool> {
-    let report = run::run(name, scenario, options)?;
+    let report = match scenario.ramp {
+        Some(ramp) => ramp::raise(ramp, name, &scenario, options)?,
+        None => run::run(name, scenario, options)?,
+    };
     report.print();
     if let Some(path) = &options.json {
         report.write_json(path)?;

@@ -197,6 +197,7 @@ impl Play {
         let groups = [group("players", self.clients - slow), throttled];
         Scenario {
             seconds: self.seconds,
+            ramp: None,
             publishers: Vec::new(),
             players: groups.into_iter().filter(|group| group.count > 0).collect(),
         }
@@ -207,7 +208,7 @@ impl Publish {
     pub(crate) fn scenario(&self) -> Scenario {
         let Self { clients: count, rate, clock, .. } = *self;
         let publishers = vec![Publishers { count, url: self.url.clone(), rate, clock }];
-        Scenario { seconds: self.seconds, publishers, players: Vec::new() }
+        Scenario { seconds: self.seconds, ramp: None, publishers, players: Vec::new() }
     }
 }
 
@@ -223,7 +224,7 @@ impl Join {
             ..players("joiners", self.clients, &self.url, self.streams)
         };
         let groups = [bystanders, joiners].into_iter().filter(|group| group.count > 0);
-        Scenario { seconds: self.seconds, publishers: Vec::new(), players: groups.collect() }
+        Scenario { seconds: self.seconds, ramp: None, publishers: Vec::new(), players: groups.collect() }
     }
 }
 
@@ -237,6 +238,6 @@ impl Churn {
             ..players("come and go", self.clients, &self.url, self.streams)
         };
         let groups = [bystanders, comers].into_iter().filter(|group| group.count > 0);
-        Scenario { seconds: self.seconds, publishers: Vec::new(), players: groups.collect() }
+        Scenario { seconds: self.seconds, ramp: None, publishers: Vec::new(), players: groups.collect() }
     }
 }

@@ -20,10 +20,23 @@ const LOOPBACK_CONNECTIONS_MAX: usize = 500 * 65_000;
 pub(crate) struct Scenario {
     /// Measured time in seconds, after everybody is connected.
     pub(crate) seconds: u64,
+    /// The first group of players is raised until it does not hold.
+    #[serde(default)]
+    pub(crate) ramp: Option<Ramp>,
     #[serde(default)]
     pub(crate) publishers: Vec<Publishers>,
     #[serde(default)]
     pub(crate) players: Vec<Players>,
+}
+
+/// `[ramp]` of a scenario file: of which number of players to which the first group is raised.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ramp {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    /// How exactly the number is wanted.
+    pub(crate) step: usize,
 }
 
 /// Publishers of one file, in real time, over and over.

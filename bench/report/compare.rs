@@ -19,6 +19,7 @@ type Figure = (&'static str, usize, fn(&Report) -> Option<f64>);
 
 /// What is compared: name, digits, value.
 const FIGURES: &[Figure] = &[
+    ("players", 0, |report| Some(report.full_rate().1 as f64).filter(|players| *players > 0.0)),
     ("CPU s/GiB", 3, |report| report.server.filter(|_| report.gib > 0.01).map(|usage| usage.cpu_s_per_gib)),
     ("cores", 3, |report| report.server.map(|usage| usage.cores)),
     ("Gbit/s", 2, |report| (report.gib > 0.01).then_some(report.gbit_s)),
