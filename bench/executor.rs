@@ -6,13 +6,12 @@ use crate::{
 };
 use anyhow::Context;
 use corecast::sys::cores;
-use crossbeam_channel::{Receiver as Channel, Sender, TryRecvError};
+use crossbeam_channel::{Receiver as Channel, Sender};
 use glommio::{spawn_local, timer::Timer};
 use hdrhistogram::Histogram;
 use std::{
     rc::Rc,
     sync::Arc,
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -46,7 +45,6 @@ pub(crate) enum Answer {
 pub(crate) struct Executor {
     ask: Sender<Ask>,
     answers: Channel<Answer>,
-    thread: JoinHandle<Option<()>>,
 }
 
 impl Executor {
@@ -55,24 +53,15 @@ impl Executor {
         let (ask, asked) = crossbeam_channel::unbounded();
         let (answer, answers) = crossbeam_channel::unbounded();
         let plan = Arc::clone(plan);
-        let thread = cores::spawn(&format!("bench-{cpu}"), cpu, move || serve(plan, part, asked, answer))
+        cores::spawn(&format!("bench-{cpu}"), cpu, move || serve(plan, part, asked, answer))
             .map_err(|error| anyhow::anyhow!("CPU {cpu}: {error}"))?;
-        Ok(Self { ask, answers, thread })
+        Ok(Self { ask, answers })
     }
 
     /// Asks all, then waits for all.
     pub(crate) fn ask_all(executors: &[Self], ask: Ask) -> anyhow::Result<Vec<Answer>> {
         executors.iter().try_for_each(|executor| executor.ask.send(ask))?;
         executors.iter().map(|executor| executor.answers.recv().context("an executor has ended")).collect()
-    }
-
-    /// Ends them: their connections are closed then.
-    pub(crate) fn end_all(executors: Vec<Self>) {
-        for Self { ask, answers, thread } in executors {
-            drop((ask, answers));
-            // A panic of it has been printed.
-            thread.join().ok();
-        }
     }
 
     pub(crate) fn sums(executors: &[Self]) -> anyhow::Result<Sums> {
@@ -104,12 +93,7 @@ async fn serve(plan: Arc<Plan>, part: usize, asked: Channel<Ask>, answer: Sender
             load.wake_resting();
             read_at = Instant::now() + load.plan.read_every;
         }
-        loop {
-            let ask = match asked.try_recv() {
-                Ok(ask) => ask,
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return,
-            };
+        while let Ok(ask) = asked.try_recv() {
             let answered = match ask {
                 Ask::Sums => Answer::Sums(load.sums()),
                 Ask::Join => {

@@ -21,7 +21,7 @@ mod transport;
 
 use clap::{Parser, Subcommand};
 use options::Options;
-use report::{bounds, compare};
+use report::{Report, bounds, compare};
 use scenario::Scenario;
 use std::process::ExitCode;
 
@@ -79,7 +79,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         Command::Churn(churn) => measure("churn", churn.scenario(), options),
         Command::Mixed(mixed) => {
             let name = mixed.scenario.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            measure(&name, Scenario::read(&mixed.scenario, &mixed.url, &mixed.http)?, options)
+            let mut scenario = Scenario::read(&mixed.scenario, &mixed.url, &mixed.http)?;
+            if let (Some(count), Some(group)) = (mixed.players, scenario.players.first_mut()) {
+                group.count = count;
+            }
+            match scenario.ramp.filter(|_| mixed.players.is_none()) {
+                Some(ramp) => finish(&ramp::raise(ramp, mixed, options)?, options),
+                None => measure(&name, scenario, options),
+            }
         }
         Command::Floor(floor) => floor::run(floor),
         Command::Compare(compare) => compare::run(compare).map(|()| true),
@@ -88,10 +95,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
 
 /// Runs, reports, and tells whether what is required holds.
 fn measure(name: &str, scenario: Scenario, options: &Options) -> anyhow::Result<bool> {
-    let report = match scenario.ramp {
-        Some(ramp) => ramp::raise(ramp, name, &scenario, options)?,
-        None => run::run(name, scenario, options)?,
-    };
+    finish(&run::run(name, scenario, options)?, options)
+}
+
+fn finish(report: &Report, options: &Options) -> anyhow::Result<bool> {
     report.print();
     if let Some(path) = &options.json {
         report.write_json(path)?;
@@ -99,8 +106,8 @@ fn measure(name: &str, scenario: Scenario, options: &Options) -> anyhow::Result<
     if let Some(path) = &options.report {
         report.write_html(path)?;
     }
-    let bounds = if options.require.is_empty() { bounds::usual(&report) } else { options.require.clone() };
-    let faults: Vec<String> = bounds.iter().filter_map(|bound| bound.fault(&report)).collect();
+    let bounds = if options.require.is_empty() { bounds::usual(report) } else { options.require.clone() };
+    let faults: Vec<String> = bounds.iter().filter_map(|bound| bound.fault(report)).collect();
     for fault in &faults {
         println!("NOT KEPT:  {fault}");
     }

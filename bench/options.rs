@@ -160,6 +160,9 @@ pub(crate) struct Mixed {
     /// The same for streams that end in .flv, such as http://localhost:8080 or ws://localhost:8080
     #[arg(long, default_value = "http://localhost:8080", value_name = "URL")]
     pub(crate) http: String,
+    /// Raise no number of players: the first group has so many
+    #[arg(long, value_name = "N")]
+    pub(crate) players: Option<usize>,
 }
 
 /// A group of players with nothing special about it.

@@ -1,13 +1,17 @@
 //! How many players a server carries: the number is raised until one of a hundred falls under full rate.
 
 use crate::{
-    options::Options,
+    options::{Mixed, Options},
     report::Report,
-    run,
-    scenario::{Ramp, Scenario},
+    scenario::Ramp,
 };
-use anyhow::bail;
-use std::{thread, time::Duration};
+use anyhow::{Context, bail};
+use std::{
+    env, fs,
+    process::{self, Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 /// Part of the players that must be at full rate.
 const FULL_PART: f64 = 0.99;
@@ -29,17 +33,17 @@ enum Outcome {
 ///
 /// # Errors
 /// A run fails; the least number does not hold.
-pub(crate) fn raise(ramp: Ramp, name: &str, scenario: &Scenario, options: &Options) -> anyhow::Result<Report> {
+pub(crate) fn raise(ramp: Ramp, mixed: &Mixed, options: &Options) -> anyhow::Result<Report> {
     let Ramp { from, to, step } = ramp;
-    if from == 0 || step == 0 || from > to || scenario.players.is_empty() {
-        bail!("a ramp wants players, and 0 < from <= to and a step");
+    if from == 0 || step == 0 || from > to {
+        bail!("a ramp wants 0 < from <= to and a step");
     }
     let mut held: Option<(usize, Report)> = None;
     // The least number that is known not to hold, and whether the generator is why.
     let mut above: Option<(usize, bool)> = None;
     let mut next = from;
     loop {
-        match attempt(next, name, scenario, options)? {
+        match attempt(next, mixed, options)? {
             Outcome::Held(report) => held = Some((next, report)),
             Outcome::Fell(report) if held.is_none() => return Ok(report),
             Outcome::Unknown(report) if held.is_none() => return Ok(report),
@@ -75,11 +79,27 @@ fn following(held: usize, above: Option<usize>, to: usize, step: usize) -> Optio
     (next > held && above.is_none_or(|above| next < above)).then_some(next)
 }
 
-fn attempt(players: usize, name: &str, scenario: &Scenario, options: &Options) -> anyhow::Result<Outcome> {
-    let mut scenario = scenario.clone();
-    scenario.ramp = None;
-    scenario.players[0].count = players;
-    let report = run::run(name, scenario, options)?;
+/// A run in a process of its own, whose connections end with it.
+fn attempt(players: usize, mixed: &Mixed, options: &Options) -> anyhow::Result<Outcome> {
+    let json = env::temp_dir().join(format!("corecast-bench-{}.json", process::id()));
+    let mut command = Command::new(env::current_exe()?);
+    command.arg("mixed").arg(&mixed.scenario).args(["-r", &mixed.url, "--http", &mixed.http]);
+    command.arg("--players").arg(players.to_string()).arg("--json").arg(&json);
+    command.arg("--read-every").arg(options.read_every.to_string());
+    if let Some(file) = &options.file {
+        command.arg("-i").arg(file);
+    }
+    if let Some(cpus) = &options.cpus {
+        command.args(["--cpus", cpus]);
+    }
+    if let Some(pid) = options.pid {
+        command.args(["--pid", &pid.to_string()]);
+    }
+    // What is not kept is to be found out here.
+    let output = command.stdin(Stdio::null()).output()?;
+    let text = fs::read_to_string(&json).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    fs::remove_file(&json)?;
+    let report: Report = serde_json::from_str(&text)?;
     let (full, wanted) = report.full_rate();
     let (generator, server) = (&report.generator, report.server.map_or(0.0, |usage| usage.cores));
     println!("{players}: {full} of {wanted} at full rate, server {server:.2} cores, generator {:.2}", generator.cores);

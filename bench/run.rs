@@ -63,7 +63,6 @@ pub(crate) fn run(name: &str, scenario: Scenario, options: &Options) -> anyhow::
     run.progress.finish_and_clear();
     // Publishers say goodbye, whatever happened.
     let stopped = Executor::ask_all(&run.executors, Ask::Stop);
-    Executor::end_all(std::mem::take(&mut run.executors));
     let report = report?;
     stopped?;
     Ok(report)
