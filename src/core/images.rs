@@ -68,6 +68,11 @@ impl Images {
         }
     }
 
+    /// Whether images go by a file: sockets are nonblocking then.
+    pub(super) fn by_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// The image of what comes next, if there is one.
     pub(super) fn find(&self, stream: StreamId, next: u64, head: u64, key: ImageKey) -> Option<usize> {
         self.images.iter().position(|image| {

@@ -225,6 +225,9 @@ impl<E: Endpoints> Shard<E> {
         self.serial = self.serial.wrapping_add(1);
         let token = token(self.serial, self.connections.vacant_key());
         let client = ClientId { shard: self.relay.me(), token };
+        if self.images.by_file() {
+            sys::set_nonblocking(descriptor);
+        }
         let connection = Connection::new(self.serial, client, descriptor, peer, session, self.shared.now_ms());
         let id = self.connections.insert(Some(Box::new(connection)));
         self.arm_connection(id);
@@ -287,7 +290,12 @@ impl<E: Endpoints> Shard<E> {
             self.memory_ms = self.look_at_memory(now_ms).unwrap_or(now_ms + HOUSEKEEPING_MS);
         }
         if now_ms >= self.housekeeping_ms {
+            let before = self.images.by_file();
             self.images.set_path(self.shared.config().send_path);
+            if self.images.by_file() && !before {
+                let all = self.connections.iter().filter_map(|(_, connection)| connection.as_deref());
+                all.for_each(|connection| sys::set_nonblocking(connection.descriptor));
+            }
             self.relay.look_over(now_ms);
             self.housekeeping_ms = self.kick_unseen(now_ms).min(now_ms + HOUSEKEEPING_MS);
         }

@@ -33,6 +33,6 @@ pub use send_ring::{Ended, Gather, Notifier, SendBuf, SendKey, SendRing};
 pub use socket::{
     Receiver, SEND_BUFFER_BYTES, disable_huge_pages, file_limit, file_limit_max, raise_file_limit, raise_file_limit_to,
 };
-pub(crate) use socket::{has_ended, has_unread, set_nodelay, shutdown};
+pub(crate) use socket::{has_ended, has_unread, set_nodelay, set_nonblocking, shutdown};
 pub use usage::{interface_addresses, resource_usage};
 pub use waiting::waits_on_nonblocking;

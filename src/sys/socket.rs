@@ -1,6 +1,5 @@
 //! Connected sockets, and the process's descriptor limit.
 
-use super::waiting::waits_on_nonblocking;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use socket2::Socket;
@@ -35,7 +34,8 @@ impl Receiver {
         let peer = stream.peer_addr().map_err(io::Error::from)?;
         let receiver = Self { stream, peer };
         let socket = receiver.socket();
-        socket.set_nonblocking(waits_on_nonblocking())?;
+        // A send that waits for memory of the kernel's, and not for its peer, goes on by itself on a blocking socket alone.
+        socket.set_nonblocking(false)?;
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         socket.set_tcp_nodelay(true)?;
         Ok(receiver)
@@ -170,6 +170,11 @@ pub(crate) fn shutdown(descriptor: RawFd) {
 /// Sets TCP_NODELAY of a connection by its descriptor. A peer that is gone shows at the next read.
 pub(crate) fn set_nodelay(descriptor: RawFd, nodelay: bool) {
     drop(borrow(descriptor).set_tcp_nodelay(nodelay));
+}
+
+/// Has what does not go through the send ring end when there is no room, rather than wait.
+pub(crate) fn set_nonblocking(descriptor: RawFd) {
+    drop(borrow(descriptor).set_nonblocking(true));
 }
 
 /// Keeps this process's memory off transparent huge pages: they made an empty server twice as large
