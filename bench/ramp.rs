@@ -2,23 +2,28 @@
 
 use crate::{
     options::{Mixed, Options},
+    process::descriptors,
     report::Report,
     scenario::Ramp,
 };
 use anyhow::{Context, bail};
 use std::{
     env, fs,
-    process::{self, Command, Stdio},
+    process::{Command, Stdio, id},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Part of the players that must be at full rate.
 const FULL_PART: f64 = 0.99;
 /// Most of its CPUs that the generator may use for a figure to count.
 const GENERATOR_PART: f64 = 0.9;
-/// Between two runs: sockets of the last one close.
+/// Between two runs at least, and at most: connections of the last one close. Beyond what a server carries loopback loses
+/// packets, and it learns of some ends late.
 const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(45);
+/// Descriptors that a server may have more than before.
+const DESCRIPTORS_MORE: usize = 20;
 
 /// What a number of players came to.
 enum Outcome {
@@ -42,6 +47,7 @@ pub(crate) fn raise(ramp: Ramp, mixed: &Mixed, options: &Options) -> anyhow::Res
     // The least number that is known not to hold, and whether the generator is why.
     let mut above: Option<(usize, bool)> = None;
     let mut next = from;
+    let before = options.pid.and_then(descriptors);
     loop {
         match attempt(next, mixed, options)? {
             Outcome::Held(report) => held = Some((next, report)),
@@ -53,7 +59,7 @@ pub(crate) fn raise(ramp: Ramp, mixed: &Mixed, options: &Options) -> anyhow::Res
         let Some(most) = held.as_ref().map(|(most, _)| *most) else { continue };
         let Some(found) = following(most, above.map(|(above, _)| above), to, step) else { break };
         next = found;
-        thread::sleep(PAUSE);
+        wait_for_ends(options.pid, before);
     }
     let Some((most, report)) = held else { bail!("nothing held") };
     let cores = report.server.map_or(0.0, |usage| usage.cores);
@@ -66,6 +72,16 @@ pub(crate) fn raise(ramp: Ramp, mixed: &Mixed, options: &Options) -> anyhow::Res
     };
     println!("{most} players are at full rate; {bound}");
     Ok(report)
+}
+
+/// Waits until the server has closed what the last run has left.
+fn wait_for_ends(pid: Option<u32>, before: Option<usize>) {
+    let since = Instant::now();
+    thread::sleep(PAUSE);
+    let left = || pid.and_then(descriptors).zip(before).is_some_and(|(now, before)| now > before + DESCRIPTORS_MORE);
+    while left() && since.elapsed() < PAUSE_MAX {
+        thread::sleep(PAUSE / 4);
+    }
 }
 
 /// The number to try next; `None` when it is known well enough.
@@ -81,7 +97,7 @@ fn following(held: usize, above: Option<usize>, to: usize, step: usize) -> Optio
 
 /// A run in a process of its own, whose connections end with it.
 fn attempt(players: usize, mixed: &Mixed, options: &Options) -> anyhow::Result<Outcome> {
-    let json = env::temp_dir().join(format!("corecast-bench-{}.json", process::id()));
+    let json = env::temp_dir().join(format!("corecast-bench-{}.json", id()));
     let mut command = Command::new(env::current_exe()?);
     command.arg("mixed").arg(&mixed.scenario).args(["-r", &mixed.url, "--http", &mixed.http]);
     command.arg("--players").arg(players.to_string()).arg("--json").arg(&json);
