@@ -21,7 +21,11 @@ mod transport;
 
 use clap::{Parser, Subcommand};
 use options::Options;
-use report::{Report, bounds, compare};
+use report::{
+    Report,
+    bounds::{self, Bound},
+    compare,
+};
 use scenario::Scenario;
 use std::process::ExitCode;
 
@@ -84,7 +88,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
                 group.count = count;
             }
             match scenario.ramp.filter(|_| mixed.players.is_none()) {
-                Some(ramp) => finish(&ramp::raise(ramp, mixed, options)?, options),
+                Some(ramp) => finish(&ramp::raise(ramp, mixed, options)?, options, ramp::bounds()),
                 None => measure(&name, scenario, options),
             }
         }
@@ -95,10 +99,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
 
 /// Runs, reports, and tells whether what is required holds.
 fn measure(name: &str, scenario: Scenario, options: &Options) -> anyhow::Result<bool> {
-    finish(&run::run(name, scenario, options)?, options)
+    let report = run::run(name, scenario, options)?;
+    let usual = bounds::usual(&report);
+    finish(&report, options, usual)
 }
 
-fn finish(report: &Report, options: &Options) -> anyhow::Result<bool> {
+/// Reports, and tells whether what is required holds: what is `usual` unless the command line says it.
+fn finish(report: &Report, options: &Options, usual: Vec<Bound>) -> anyhow::Result<bool> {
     report.print();
     if let Some(path) = &options.json {
         report.write_json(path)?;
@@ -106,7 +113,7 @@ fn finish(report: &Report, options: &Options) -> anyhow::Result<bool> {
     if let Some(path) = &options.report {
         report.write_html(path)?;
     }
-    let bounds = if options.require.is_empty() { bounds::usual(report) } else { options.require.clone() };
+    let bounds = if options.require.is_empty() { usual } else { options.require.clone() };
     let faults: Vec<String> = bounds.iter().filter_map(|bound| bound.fault(report)).collect();
     for fault in &faults {
         println!("NOT KEPT:  {fault}");

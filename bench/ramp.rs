@@ -3,7 +3,7 @@
 use crate::{
     options::{Mixed, Options},
     process::descriptors,
-    report::Report,
+    report::{Report, bounds::Bound},
     scenario::Ramp,
 };
 use anyhow::{Context, bail};
@@ -25,53 +25,50 @@ const PAUSE_MAX: Duration = Duration::from_secs(45);
 /// Descriptors that a server may have more than before.
 const DESCRIPTORS_MORE: usize = 20;
 
-/// What a number of players came to.
-enum Outcome {
-    Held(Report),
-    /// Players fell under full rate.
-    Fell(Report),
-    /// The generator had too much to do for this to mean anything.
-    Unknown(Report),
-}
-
-/// Tries numbers, greater ones first by half, then in between; the report is of the greatest that held.
+/// Tries numbers, greater ones first by half, then in between; the report is of the greatest that held, or of the least
+/// one if that does not.
 ///
 /// # Errors
-/// A run fails; the least number does not hold.
+/// A run fails.
 pub(crate) fn raise(ramp: Ramp, mixed: &Mixed, options: &Options) -> anyhow::Result<Report> {
     let Ramp { from, to, step } = ramp;
     if from == 0 || step == 0 || from > to {
         bail!("a ramp wants 0 < from <= to and a step");
     }
-    let mut held: Option<(usize, Report)> = None;
-    // The least number that is known not to hold, and whether the generator is why.
-    let mut above: Option<(usize, bool)> = None;
-    let mut next = from;
     let before = options.pid.and_then(descriptors);
-    loop {
-        match attempt(next, mixed, options)? {
-            Outcome::Held(report) => held = Some((next, report)),
-            Outcome::Fell(report) if held.is_none() => return Ok(report),
-            Outcome::Unknown(report) if held.is_none() => return Ok(report),
-            Outcome::Fell(_) => above = Some((next, false)),
-            Outcome::Unknown(_) => above = Some((next, true)),
-        }
-        let Some(most) = held.as_ref().map(|(most, _)| *most) else { continue };
-        let Some(found) = following(most, above.map(|(above, _)| above), to, step) else { break };
-        next = found;
-        wait_for_ends(options.pid, before);
+    let (mut held, mut best) = (from, attempt(from, mixed, options)?);
+    if let Some(why) = fault(&best) {
+        println!("not even {from}: {why}");
+        return Ok(best);
     }
-    let Some((most, report)) = held else { bail!("nothing held") };
-    let cores = report.server.map_or(0.0, |usage| usage.cores);
-    let bound = match above {
-        Some((above, false)) => format!("{above} do not: more than one in a hundred is under full rate"),
-        Some((above, true)) => {
-            format!("with {above} the generator is full: no figure of how many; the server used {cores:.2} cores")
+    // The least number that is known not to hold, and why.
+    let mut above: Option<(usize, &str)> = None;
+    while let Some(next) = following(held, above.map(|(above, _)| above), to, step) {
+        wait_for_ends(options.pid, before);
+        let report = attempt(next, mixed, options)?;
+        match fault(&report) {
+            None => (held, best) = (next, report),
+            Some(why) => above = Some((next, why)),
         }
-        None => "more were not tried".to_owned(),
-    };
-    println!("{most} players are at full rate; {bound}");
-    Ok(report)
+    }
+    let bound = above.map_or("more were not tried".to_owned(), |(above, why)| format!("with {above}: {why}"));
+    println!("{held} players are at full rate; {bound}");
+    Ok(best)
+}
+
+/// What must hold of the number that is found.
+pub(crate) fn bounds() -> Vec<Bound> {
+    ["full-rate=99%", "faults=0"].iter().filter_map(|bound| bound.parse().ok()).collect()
+}
+
+/// Why a number does not hold.
+fn fault(report: &Report) -> Option<&'static str> {
+    let (full, wanted) = report.full_rate();
+    let generator = &report.generator;
+    if generator.bottleneck.is_some() || generator.cores > GENERATOR_PART * generator.executors as f64 {
+        return Some("the generator is full, which tells nothing of the server");
+    }
+    (FULL_PART * wanted as f64 > full as f64).then_some("more than one in a hundred is under full rate")
 }
 
 /// Waits until the server has closed what the last run has left.
@@ -96,7 +93,7 @@ fn following(held: usize, above: Option<usize>, to: usize, step: usize) -> Optio
 }
 
 /// A run in a process of its own, whose connections end with it.
-fn attempt(players: usize, mixed: &Mixed, options: &Options) -> anyhow::Result<Outcome> {
+fn attempt(players: usize, mixed: &Mixed, options: &Options) -> anyhow::Result<Report> {
     let json = env::temp_dir().join(format!("corecast-bench-{}.json", id()));
     let mut command = Command::new(env::current_exe()?);
     command.arg("mixed").arg(&mixed.scenario).args(["-r", &mixed.url, "--http", &mixed.http]);
@@ -119,14 +116,7 @@ fn attempt(players: usize, mixed: &Mixed, options: &Options) -> anyhow::Result<O
     let (full, wanted) = report.full_rate();
     let (generator, server) = (&report.generator, report.server.map_or(0.0, |usage| usage.cores));
     println!("{players}: {full} of {wanted} at full rate, server {server:.2} cores, generator {:.2}", generator.cores);
-    let busy = generator.cores > GENERATOR_PART * generator.executors as f64;
-    Ok(if full as f64 >= FULL_PART * wanted as f64 && !busy && generator.bottleneck.is_none() {
-        Outcome::Held(report)
-    } else if busy || generator.bottleneck.is_some() {
-        Outcome::Unknown(report)
-    } else {
-        Outcome::Fell(report)
-    })
+    Ok(report)
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use tracing_subscriber::{
 const FIELD_BYTES_MAX: usize = 4096;
 /// Most bytes of a message: a configuration's fault shows its line.
 const MESSAGE_BYTES_MAX: usize = 8192;
-/// How the server's own sums begin: `name=value` is meant there.
-const TOTALS: &str = "totals: ";
+/// How lines begin that hold nothing of a peer's, and in which `name=value` is meant: sums, and the configuration.
+const OWN: [&str; 2] = ["totals: ", "reload: "];
 
 /// Writes fields as `name=value`; a value with a space, `=`, a quote or anything that is not seen stands in quotes.
 #[derive(Debug)]
@@ -75,11 +75,11 @@ fn escape(char: char, into: &mut String) {
 
 /// A message on one line, in which no word looks like a field.
 fn message(text: &str) -> String {
-    let sums = text.starts_with(TOTALS);
+    let own = OWN.iter().any(|start| text.starts_with(start));
     let mut shown = String::with_capacity(text.len());
     for char in text.chars() {
         match char {
-            '=' if !sums => shown.push_str("\\u{3d}"),
+            '=' if !own => shown.push_str("\\u{3d}"),
             char if is_unseen(char) => escape(char, &mut shown),
             char => shown.push(char),
         }

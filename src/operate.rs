@@ -136,7 +136,7 @@ impl Operation {
                 }
                 Ok(()) => {
                     for warning in loaded.warnings.to_string().lines() {
-                        tracing::warn!("{warning}");
+                        tracing::warn!("reload: {warning}");
                     }
                     let changes = loaded.explanation.changes_since(&self.explanation);
                     for change in &changes {
@@ -146,8 +146,11 @@ impl Operation {
                     }
                     tracing::info!("reload: done, {} changes", changes.len());
                     if let Some(watching) = &self.watching {
-                        let absolute = |file: &PathBuf| std::path::absolute(file).ok();
-                        watching.set(loaded.files.iter().filter_map(absolute).collect());
+                        let files: Vec<PathBuf> =
+                            loaded.files.iter().filter_map(|file| std::path::absolute(file).ok()).collect();
+                        if let Err(error) = watching.set(&files) {
+                            tracing::warn!(%error, "inotify_auto_reload: what is included now is not all watched");
+                        }
                     }
                     (self.config, self.explanation) = (loaded.config, loaded.explanation);
                     self.keep_token();

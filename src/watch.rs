@@ -14,7 +14,7 @@ use std::{
         unix::{ffi::OsStrExt, process::parent_id},
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -30,17 +30,47 @@ const PARENT_PAUSE: Duration = Duration::from_millis(250);
 /// What Kubernetes replaces when a mounted ConfigMap changes.
 const MOUNTED: &[u8] = b"..data";
 
-/// How often it is looked whether the configuration has other files by now.
-const LIST_MS: i64 = 1000;
-
-/// The files that are watched.
-#[derive(Debug)]
-pub(crate) struct Watched(Arc<Mutex<Vec<PathBuf>>>);
+/// The files that are watched, and what links among them lead to.
+#[derive(Clone, Debug)]
+pub(crate) struct Watched {
+    watch: Arc<OwnedFd>,
+    files: Arc<Mutex<Vec<PathBuf>>>,
+}
 
 impl Watched {
-    /// A reload has read these.
-    pub(crate) fn set(&self, files: Vec<PathBuf>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = files;
+    /// A reload has read these: they are watched from now on.
+    ///
+    /// # Errors
+    /// A directory that cannot be watched.
+    pub(crate) fn set(&self, files: &[PathBuf]) -> io::Result<()> {
+        // Before events of them are asked about.
+        let mut watched = self.lock();
+        *watched = add(&self.watch, files)?;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for events, for so many ms; tells whether one was of a file.
+    fn changed(&self, limit_ms: Option<i64>) -> bool {
+        let limit = limit_ms.map(|ms| Timespec { tv_sec: 0, tv_nsec: ms * 1_000_000 });
+        // A signal's end of it is as good as an event.
+        let _ = poll(&mut [PollFd::new(&self.watch, PollFlags::IN)], limit.as_ref());
+        let files = self.lock();
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.watch, &mut buffer);
+        let mut found = false;
+        while let Ok(event) = events.next() {
+            // The kernel has dropped events, and one of ours may have been among them.
+            found |= event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW);
+            let name = event.file_name().map(|name| name.to_bytes());
+            found |= name.is_some_and(|name| {
+                name == MOUNTED || files.iter().any(|file| file.file_name().map(OsStr::as_bytes) == Some(name))
+            });
+        }
+        found
     }
 }
 
@@ -50,26 +80,16 @@ impl Watched {
 /// No thread, or a directory that cannot be watched.
 pub(crate) fn files(files: &[PathBuf], tell: crossbeam_channel::Sender<i32>) -> io::Result<Watched> {
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    let mut known = files.to_vec();
-    let mut all = add(&watch, files)?;
-    let list = Arc::new(Mutex::new(known.clone()));
-    let watched = Watched(Arc::clone(&list));
+    let watched = Watched { watch: Arc::new(watch), files: Arc::default() };
+    watched.set(files)?;
+    let watching = watched.clone();
     let look = move || {
         loop {
-            let now = list.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if now != known {
-                // What cannot be watched is there for the next reload that somebody asks for.
-                match add(&watch, &now) {
-                    Ok(files) => all = files,
-                    Err(error) => tracing::warn!(%error, "inotify_auto_reload"),
-                }
-                known = now;
-            }
-            if !changed(&watch, &all, LIST_MS) {
+            if !watching.changed(None) {
                 continue;
             }
             for _ in 0..STEPS_MAX {
-                if !changed(&watch, &all, QUIET_MS) {
+                if !watching.changed(Some(QUIET_MS)) {
                     break;
                 }
             }
@@ -97,25 +117,6 @@ fn add(watch: &OwnedFd, files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
         inotify::add_watch(watch, directory, flags)?;
     }
     Ok(all)
-}
-
-/// Waits for events, for so many ms; tells whether one was of `files`.
-fn changed(watch: &OwnedFd, files: &[PathBuf], limit_ms: i64) -> bool {
-    let limit = Timespec { tv_sec: limit_ms / 1000, tv_nsec: limit_ms % 1000 * 1_000_000 };
-    // A signal's end of it is as good as an event.
-    let _ = poll(&mut [PollFd::new(watch, PollFlags::IN)], Some(&limit));
-    let mut buffer = [MaybeUninit::uninit(); 4096];
-    let mut events = inotify::Reader::new(watch, &mut buffer);
-    let mut found = false;
-    while let Ok(event) = events.next() {
-        // The kernel has dropped events, and one of ours may have been among them.
-        found |= event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW);
-        let name = event.file_name().map(|name| name.to_bytes());
-        found |= name.is_some_and(|name| {
-            name == MOUNTED || files.iter().any(|file| file.file_name().map(OsStr::as_bytes) == Some(name))
-        });
-    }
-    found
 }
 
 /// `asprocess`: sends SIGINT when `parent` is not the parent any more.

@@ -1,10 +1,12 @@
 //! Heads of HTTP requests: whole at one place and no other, safe paths, and the same when written anew.
 #![no_main]
 
+use corecast::config::{Config, Proxies};
 use corecast::proto::http::{Body, FIELDS_MAX, HEAD_BYTES_MAX, Head, HeadError, plain_response, query_value};
 use corecast_fuzz::{bound, choice, seeds, within};
 use libfuzzer_sys::fuzz_target;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::{net::Ipv4Addr, sync::LazyLock};
 
 fuzz_target!(init: seeds(heads), |data: &[u8]| {
     let (variant, data) = choice(data);
@@ -27,6 +29,11 @@ fuzz_target!(init: seeds(heads), |data: &[u8]| {
     }
 });
 
+static PROXIES: LazyLock<Proxies> = LazyLock::new(|| {
+    let text = "listen 1; trusted_proxies 127.0.0.0/8 10.0.0.1 2001:db8::/32; vhost __defaultVhost__ { }";
+    Config::parse("proxies", text).expect("a configuration").trusted_proxies
+});
+
 /// Each place where a head may be cut, or some of many; the end is the last.
 fn cuts(len: usize, variant: u8) -> impl Iterator<Item = usize> {
     let step = 1 + len / 200;
@@ -42,6 +49,8 @@ fn check_head(head: &Head, data: &[u8]) {
     // Values of the query have no line ends that could get into a log or a header undecoded.
     assert!(!head.query.contains(|c: char| c.is_ascii_control() || c == ' '), "{:?}", head.query);
     assert!(query_value(&head.query, "vhost").is_none_or(|vhost| vhost.is_empty() || head.vhost() == vhost));
+    let client = PROXIES.client_of(Ipv4Addr::LOCALHOST.into(), &head.forwarded_for);
+    assert!(client.is_none_or(|client| client == client.to_canonical()));
     let written = write(head);
     let mut expected = head.clone();
     expected.bytes = written.len();
@@ -53,6 +62,7 @@ fn check_head(head: &Head, data: &[u8]) {
 /// A head as a client would write it.
 fn write(head: &Head) -> Vec<u8> {
     let Head { method, path, query, host, is_http11, keep_alive, body, websocket_key, referer, .. } = head;
+    let Head { forwarded_for, foreign, .. } = head;
     let path = if path == "*" {
         "*".to_owned()
     } else {
@@ -78,6 +88,12 @@ fn write(head: &Head) -> Vec<u8> {
     if !referer.is_empty() {
         text.push_str(&format!("Referer: {referer}\r\n"));
     }
+    if !forwarded_for.is_empty() {
+        text.push_str(&format!("X-Forwarded-For: {forwarded_for}\r\n"));
+    }
+    if *foreign {
+        text.push_str("Sec-Fetch-Site: cross-site\r\n");
+    }
     text.push_str("\r\n");
     text.into_bytes()
 }
@@ -92,12 +108,15 @@ fn heads() -> Vec<Vec<u8>> {
         "GET /a.flv HTTP/1.1\r\nHost: h\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             .to_owned(),
+        "GET /a.flv HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 6.6.6.6, [2001:db8::1]:80\r\nX-Forwarded-For: 10.0.0.1\r\n\
+         X-Real-IP: 192.0.2.1\r\nOrigin: http://other\r\n\r\n"
+            .to_owned(),
         "POST /api/v1/raw HTTP/1.1\r\nHost: h\r\nContent-Length: 12\r\n\r\n".to_owned(),
         "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n".to_owned(),
         "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
         "GET /%2e%2e/%5c HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
         format!("GET / HTTP/1.1\r\n{many}\r\n"),
     ];
-    assert_eq!(Head::read(heads[8].as_bytes()), Err(HeadError::Host));
+    assert_eq!(Head::read(heads[9].as_bytes()), Err(HeadError::Host));
     heads.iter().map(|head| [&[0], head.as_bytes()].concat()).collect()
 }

@@ -2,8 +2,8 @@
 #![no_main]
 
 use corecast::proto::{
-    http::HttpUrl,
     address::{DEFAULT_VHOST, NAME_BYTES_MAX, StreamAddress},
+    http::HttpUrl,
     rtmp::url::RtmpUrl,
 };
 use corecast_fuzz::{bound, seeds, within};

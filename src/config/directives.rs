@@ -426,35 +426,35 @@ known! {
             "One URL that is asked where to, instead: POST with JSON, action on_forward; it answers {\"code\":0,\"data\":{\"urls\":[\"rtmp://host/app/stream\"]}}.";
     }
     Exec {
-        "enabled" Flag, "off", NextPublish, "Whether programs run as long as there is a publish.";
-        "publish" Command, "", NextPublish,
+        "enabled" Flag, "off", Now, "Whether programs run as long as there is a publish.";
+        "publish" Command, "", Now,
             "What runs, with [vhost], [port], [app], [stream], [tcUrl], [swfUrl], [pageUrl] and [url] filled in, and its output where `>FILE`, `2>FILE` or `2>&1` say. Started again when it ends, ended with the publish.";
     }
     Transcode {
-        "enabled" Flag, "off", NextPublish, "Whether ffmpeg runs for every publish of the vhost, or of the app or app/stream that the block is named after.";
-        "ffmpeg" Path, "ffmpeg", NextPublish, "The program.";
+        "enabled" Flag, "off", Now, "Whether ffmpeg runs for every publish of the vhost, or of the app or app/stream that the block is named after.";
+        "ffmpeg" Path, "ffmpeg", Now, "The program.";
     }
     Engine {
-        "enabled" Flag, "off", NextPublish, "Whether it counts. An ingest's that does not copies.";
-        "perfile" Options, "", NextPublish, "ffmpeg's options before the input.";
-        "iformat" Text("flv"), "flv", NextPublish, "The input's format, where that is RTMP; off says none.";
-        "vfilter" Options, "", NextPublish, "ffmpeg's options behind the input.";
-        "vcodec" Text("libx264"), "", NextPublish, "The video encoder; copy, or vn for no video.";
-        "vbitrate" Number("kbit/s", 0..=1_000_000), "0", NextPublish, "The video's rate; 0 leaves it to the encoder.";
-        "vfps" Decimal("pictures a second", 0..=1000), "0", NextPublish, "The video's rate of pictures; 0 leaves it.";
-        "vwidth" Number("pixels", 0..=65_536), "0", NextPublish, "The video's width; 0 leaves it.";
-        "vheight" Number("pixels", 0..=65_536), "0", NextPublish, "The video's height; 0 leaves it.";
-        "vthreads" Number("threads", 0..=1024), "0", NextPublish, "Of the encoder; 0 leaves it to ffmpeg.";
-        "vprofile" Text("main"), "", NextPublish, "ffmpeg's -profile:v.";
-        "vpreset" Text("medium"), "", NextPublish, "ffmpeg's -preset.";
-        "vparams" Options, "", NextPublish, "More options of the video encoder.";
-        "acodec" Text("aac"), "", NextPublish, "The audio encoder; copy, or an for no audio.";
-        "abitrate" Number("kbit/s", 0..=100_000), "0", NextPublish, "The audio's rate; 0 leaves it to the encoder.";
-        "asample_rate" Number("Hz", 0..=768_000), "0", NextPublish, "The audio's sample rate; 0 leaves it.";
-        "achannels" Number("channels", 0..=2), "0", NextPublish, "The audio's channels; 0 leaves them.";
-        "aparams" Options, "", NextPublish, "More options of the audio encoder.";
-        "oformat" Text("flv"), "flv", NextPublish, "The output's format; off says none.";
-        "output" Text("rtmp://127.0.0.1:[port]/[app]/[stream]_[engine]?vhost=[vhost]"), "", NextPublish,
+        "enabled" Flag, "off", Now, "Whether it counts. An ingest's that does not copies.";
+        "perfile" Options, "", Now, "ffmpeg's options before the input.";
+        "iformat" Text("flv"), "flv", Now, "The input's format, where that is RTMP; off says none.";
+        "vfilter" Options, "", Now, "ffmpeg's options behind the input.";
+        "vcodec" Text("libx264"), "", Now, "The video encoder; copy, or vn for no video.";
+        "vbitrate" Number("kbit/s", 0..=1_000_000), "0", Now, "The video's rate; 0 leaves it to the encoder.";
+        "vfps" Decimal("pictures a second", 0..=1000), "0", Now, "The video's rate of pictures; 0 leaves it.";
+        "vwidth" Number("pixels", 0..=65_536), "0", Now, "The video's width; 0 leaves it.";
+        "vheight" Number("pixels", 0..=65_536), "0", Now, "The video's height; 0 leaves it.";
+        "vthreads" Number("threads", 0..=1024), "0", Now, "Of the encoder; 0 leaves it to ffmpeg.";
+        "vprofile" Text("main"), "", Now, "ffmpeg's -profile:v.";
+        "vpreset" Text("medium"), "", Now, "ffmpeg's -preset.";
+        "vparams" Options, "", Now, "More options of the video encoder.";
+        "acodec" Text("aac"), "", Now, "The audio encoder; copy, or an for no audio.";
+        "abitrate" Number("kbit/s", 0..=100_000), "0", Now, "The audio's rate; 0 leaves it to the encoder.";
+        "asample_rate" Number("Hz", 0..=768_000), "0", Now, "The audio's sample rate; 0 leaves it.";
+        "achannels" Number("channels", 0..=2), "0", Now, "The audio's channels; 0 leaves them.";
+        "aparams" Options, "", Now, "More options of the audio encoder.";
+        "oformat" Text("flv"), "flv", Now, "The output's format; off says none.";
+        "output" Text("rtmp://127.0.0.1:[port]/[app]/[stream]_[engine]?vhost=[vhost]"), "", Now,
             "Where to, with [vhost], [port], [app], [stream], [param] and [engine] filled in.";
     }
     Ingest {

@@ -132,14 +132,16 @@ fn shown(known: &Known, text: &str) -> String {
         Values::Secret(_) => "******".to_owned(),
         // Passwords and tokens stand in names and queries.
         Values::Urls => text.split(' ').map(public).collect::<Vec<_>>().join(" "),
-        Values::Addresses | Values::Domains | Values::Networks | Values::Destinations | Values::Rules => {
-            hide_in_urls(text)
-        }
+        Values::Mounts
+        | Values::Addresses
+        | Values::Domains
+        | Values::Networks
+        | Values::Destinations
+        | Values::Rules => hide_in_urls(text),
         Values::Flag
         | Values::Number(..)
         | Values::NumberOrAuto(..)
         | Values::Decimal(..)
-        | Values::Mounts
         | Values::Word(_)
         | Values::Path
         | Values::Text(_)

@@ -5,7 +5,7 @@ use super::{
     secrets::{hide_in_file, hide_in_urls},
 };
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
-use std::fmt;
+use std::{cell::OnceCell, fmt};
 use strsim::osa_distance;
 
 /// As much of an unknown name as is compared with the known ones: the file decides how long it is.
@@ -77,6 +77,8 @@ impl Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Each text once, however many faults it has.
+        let texts: Vec<OnceCell<String>> = self.sources.0.iter().map(|_| OnceCell::new()).collect();
         let level = if self.warnings { Level::WARNING } else { Level::ERROR };
         for (at, fault) in self.faults.iter().enumerate() {
             if at > 0 {
@@ -91,8 +93,8 @@ impl fmt::Display for Faults {
                     if let Some(help) = &fault.help {
                         annotation = annotation.label(help);
                     }
-                    let text = hide_in_file(&source.text);
-                    let snippet = Snippet::source(&text).path(&source.name).annotation(annotation);
+                    let text = texts[place.source].get_or_init(|| hide_in_file(&source.text));
+                    let snippet = Snippet::source(text.as_str()).path(&source.name).annotation(annotation);
                     Renderer::plain().render(&[title.element(snippet)])
                 }
                 None => {

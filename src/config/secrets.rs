@@ -1,10 +1,14 @@
 //! What of a configuration's text is not for everybody's eyes: it is shown as so many asterisks.
 
-use super::directives::{KNOWN, Values};
+use super::directives::{KNOWN, Known, Values};
+use std::ops::Range;
 
-/// Hides names, passwords and queries of URLs. What remains stands where it stood.
+/// What a URL's query says that is no secret.
+const PUBLIC: [&str; 2] = ["vhost", "domain"];
+
+/// Hides names, passwords and what queries say of URLs. What remains stands where it stood.
 pub(super) fn hide_in_urls(text: &str) -> String {
-    let mut hidden = Hidden::of(text);
+    let mut hidden = text.to_owned();
     let mut from = 0;
     while let Some(found) = text[from..].find("://") {
         let start = from + found + "://".len();
@@ -12,16 +16,23 @@ pub(super) fn hide_in_urls(text: &str) -> String {
         let end = text[start..].find(ends).map_or(text.len(), |length| start + length);
         let url = &text[start..end];
         let authority = &url[..url.find(['/', '?']).unwrap_or(url.len())];
-        authority.rfind('@').into_iter().for_each(|at| hidden.hide(start, start + at));
-        url.find('?').into_iter().for_each(|at| hidden.hide(start + at + 1, end));
+        authority.rfind('@').into_iter().for_each(|at| hide(&mut hidden, start..start + at));
+        let mut at = url.find('?').map_or(end, |at| start + at + 1);
+        for pair in text[at..end].split('&') {
+            match pair.split_once('=') {
+                Some((name, _)) if PUBLIC.contains(&name) => {}
+                named => hide(&mut hidden, at + named.map_or(0, |(name, _)| name.len() + 1)..at + pair.len()),
+            }
+            at += pair.len() + 1;
+        }
         from = end;
     }
-    hidden.0
+    hidden
 }
 
 /// The same of a file's text, and the values of directives that are secret, whether or not it can be read as a whole.
 pub(super) fn hide_in_file(text: &str) -> String {
-    let mut hidden = Hidden(hide_in_urls(text));
+    let mut hidden = hide_in_urls(text);
     // The blocks around, and the statement's first word.
     let (mut blocks, mut name): (Vec<&str>, Option<&str>) = (Vec::new(), None);
     let mut at = 0;
@@ -47,7 +58,7 @@ pub(super) fn hide_in_file(text: &str) -> String {
                 let length = word_length(rest);
                 match name {
                     None => name = Some(&rest[..length]),
-                    Some(name) if is_secret(name, blocks.last().copied()) => hidden.hide(at, at + length),
+                    Some(name) if is_secret(name, blocks.last().copied()) => hide(&mut hidden, at..at + length),
                     Some(_) => {}
                 }
                 length
@@ -55,7 +66,7 @@ pub(super) fn hide_in_file(text: &str) -> String {
         };
         at += length;
     }
-    hidden.0
+    hidden
 }
 
 /// Bytes of a word: a quote that is not closed takes the rest of its line.
@@ -70,20 +81,13 @@ fn word_length(rest: &str) -> usize {
 }
 
 fn is_secret(name: &str, block: Option<&str>) -> bool {
-    let is = |known: &&super::directives::Known| known.name == name && Some(known.block.name()) == block;
+    let is = |known: &&Known| known.name == name && Some(known.block.name()) == block;
     KNOWN.iter().filter(is).any(|known| matches!(known.values, Values::Secret(_)))
 }
 
-struct Hidden(String);
-
-impl Hidden {
-    fn of(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-
-    fn hide(&mut self, from: usize, to: usize) {
-        self.0.replace_range(from..to, &"*".repeat(to - from));
-    }
+fn hide(text: &mut String, range: Range<usize>) {
+    let length = range.len();
+    text.replace_range(range, &"*".repeat(length));
 }
 
 #[cfg(test)]
@@ -93,8 +97,9 @@ mod tests {
     #[test]
     fn urls_keep_what_is_public() {
         for (text, expected) in [
-            ("http://u:pw@h/x?token=t rtmp://h/a", "http://****@h/x?******* rtmp://h/a"),
-            ("\"rtmp://h/a?k=t\";", "\"rtmp://h/a?***\";"),
+            ("http://u:pw@h/x?token=t rtmp://h/a", "http://****@h/x?token=* rtmp://h/a"),
+            ("\"rtmp://h/a?k=t\";", "\"rtmp://h/a?k=*\";"),
+            ("rtmp://h/a?vhost=v&sign=12&x&domain=", "rtmp://h/a?vhost=v&sign=**&*&domain="),
             ("a://é@h", "a://**@h"),
             ("://@?", "://@?"),
             ("http://h/a@b", "http://h/a@b"),

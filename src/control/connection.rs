@@ -49,6 +49,8 @@ pub(super) struct Shared {
     deadline: Cell<Instant>,
     reader: RefCell<Option<Waker>>,
     end: Cell<End>,
+    /// Whom the present request is from, in a proxy's words.
+    forwarded_for: RefCell<String>,
 }
 
 impl Shared {
@@ -59,6 +61,11 @@ impl Shared {
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
+    }
+
+    /// Whom the present request is from, in the words of whoever stands before the server; mostly empty.
+    pub(super) fn forwarded_for(&self) -> String {
+        self.forwarded_for.borrow().clone()
     }
 
     /// When the connection is late with something.
@@ -94,6 +101,7 @@ impl<L: Fn(&Head) -> bool> Gate<L> {
             deadline: Cell::new(Instant::now() + HEAD_TIME),
             reader: RefCell::new(None),
             end: Cell::new(End::Closed),
+            forwarded_for: RefCell::default(),
         });
         let scratch = vec![0; READ_BYTES].into();
         Self { receiver, tls, unread, passing: 0, unsent: Vec::new(), shared, is_live, scratch }
@@ -115,6 +123,7 @@ impl<L: Fn(&Head) -> bool> Gate<L> {
         }
         match head.body {
             Body::Length(bytes) if bytes <= BODY_BYTES_MAX => {
+                self.shared.forwarded_for.replace(head.forwarded_for);
                 self.passing = head.bytes + usize::try_from(bytes).unwrap_or(0);
                 self.shared.answering.set(true);
                 self.shared.deadline.set(Instant::now() + ANSWER_TIME);

@@ -9,6 +9,7 @@ use crate::{
     config::Exporter,
     programs,
     stats::{Histogram, ShardStats},
+    sys,
 };
 use std::{
     fmt::{Display, Write},
@@ -99,7 +100,7 @@ pub(super) fn write(seen: &Seen<'_>) -> String {
     text.head("corecast_memory_bytes", "gauge", "Memory by kind: media in the streams' logs, the process as a whole.");
     let logs: u64 = seen.reports.iter().map(|report| report.log_bytes).sum();
     text.line(format_args!("corecast_memory_bytes{{kind=\"media\"}} {logs}"));
-    text.line(format_args!("corecast_memory_bytes{{kind=\"process\"}} {}", system::rss_kib() * 1024));
+    text.line(format_args!("corecast_memory_bytes{{kind=\"process\"}} {}", sys::resident_bytes()));
     let mut streams: Vec<&StreamReport> = streams.values().map(|(report, _)| report).collect();
     streams.sort_by(|a, b| b.players.cmp(&a.players).then_with(|| a.key.cmp(&b.key)));
     write_streams(&mut text, &streams, seen.exporter.top_streams);
@@ -126,7 +127,7 @@ fn write_srs(text: &mut Text, seen: &Seen<'_>, streams: usize) {
     build.extend(own.into_iter().filter(|(_, set)| !set.is_empty()).map(|(name, set)| (name, set.clone())));
     text.info("srs_build_info", "Which server this is.", &build);
     text.one("srs_cpu_percent", "gauge", "Load of this process, 100 is one core.", seen.cpu_load * 100.0);
-    text.one("srs_memory", "gauge", "Resident memory of this process in KiB.", system::rss_kib());
+    text.one("srs_memory", "gauge", "Resident memory of this process in KiB.", sys::resident_bytes() / 1024);
     text.one("srs_send_bytes_total", "counter", "Bytes sent.", sum(|stats| stats.bytes_sent.value()));
     text.one("srs_receive_bytes_total", "counter", "Bytes received.", sum(|stats| stats.bytes_received.value()));
     text.one("srs_streams", "gauge", "Streams that are published, or waited for.", streams);

@@ -95,8 +95,6 @@ pub trait Server: Send + 'static {
     fn call(&self, shard: usize, call: Call);
     /// Every shard's counters.
     fn stats(&self) -> &[Arc<ShardStats>];
-    /// Connections of all shards.
-    fn connections(&self) -> usize;
     /// Asks for the configuration to be read anew; the answer is the number of changes, or the faults.
     fn reload(&self) -> Receiver<Result<usize, String>>;
     /// What runs beside streams; `None` if nothing ever did.

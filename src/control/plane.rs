@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::Service,
-    proto::http::{FORWARDED_FOR, Head, REAL_IP, plain_response},
+    proto::http::{Head, plain_response},
     sys::{Receiver, cores},
 };
 use async_channel::Sender;
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_lite::future::{self, FutureExt};
 use glommio::{spawn_local, timer::Timer};
 use hyper::{
-    HeaderMap, Request, Response,
+    Request, Response,
     body::{Body, Frame, Incoming, SizeHint},
     server::conn::http1,
     service::service_fn,
@@ -216,18 +216,10 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let (head, _) = request.into_parts();
-    let list = forwarded_for(&head.headers);
-    let client = plane.api.config().trusted_proxies.client_of(from.peer.ip(), &list);
+    let client = plane.api.config().trusted_proxies.client_of(from.peer.ip(), &shared.forwarded_for());
     let from = Origin { peer: client.map_or(from.peer, |ip| SocketAddr::new(ip, 0)), ..from };
     let response = plane.api.respond(&from, &head).await;
     Ok(response.map(|body| Answer { body, shared }))
-}
-
-/// What proxies say of whom a request is from.
-fn forwarded_for(headers: &HeaderMap) -> String {
-    let name = if headers.contains_key(FORWARDED_FOR) { FORWARDED_FOR } else { REAL_IP };
-    let lists: Vec<&str> = headers.get_all(name).iter().map(|list| list.to_str().unwrap_or("?")).collect();
-    lists.join(",")
 }
 
 /// A body that says when it has been taken.

@@ -13,7 +13,7 @@ use std::{
 /// How long a shard may take to answer.
 const SHARD_TIME: Duration = Duration::from_secs(2);
 /// How long what the shards have reported serves: whoever asks within that time costs them nothing.
-const REPORT_AGE_MAX: Duration = Duration::from_secs(1);
+pub(super) const REPORT_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// A shard that does not answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -130,9 +130,6 @@ mod tests {
         }
         fn stats(&self) -> &[Arc<ShardStats>] {
             &self.stats
-        }
-        fn connections(&self) -> usize {
-            0
         }
         fn reload(&self) -> Receiver<Result<usize, String>> {
             unreachable!("nobody asks")

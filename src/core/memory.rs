@@ -1,6 +1,6 @@
 //! `memory_max`: what is given up, and who is turned away, when the process takes more.
 
-use super::{Shard, port::Endpoints};
+use super::{HOUSEKEEPING_MS, Shard, port::Endpoints};
 use crate::sys;
 
 /// How often it is looked how much is taken, in ms.
@@ -16,6 +16,15 @@ pub(super) struct Memory {
     /// Since when more is taken than may be, in ms of the process's clock.
     over_since_ms: Option<u64>,
     refuses: bool,
+    /// When it is looked at next.
+    due_ms: u64,
+}
+
+impl Memory {
+    /// When it is looked at next, in ms.
+    pub(super) fn due_ms(&self) -> u64 {
+        self.due_ms
+    }
 }
 
 impl<E: Endpoints> Shard<E> {
@@ -25,13 +34,14 @@ impl<E: Endpoints> Shard<E> {
     }
 
     /// Looks how much is taken. Of what is too much each shard gives up its part: GOPs that wait for players, the oldest
-    /// first. If that is not enough, whoever comes is turned away. Returns when to look again.
-    pub(super) fn look_at_memory(&mut self, now_ms: u64) -> Option<u64> {
+    /// first. If that is not enough, whoever comes is turned away.
+    pub(super) fn look_at_memory(&mut self, now_ms: u64) {
         let max = self.shared.config().memory_max;
         if max == 0 {
-            self.memory = Memory::default();
-            return None;
+            self.memory = Memory { due_ms: now_ms + HOUSEKEEPING_MS, ..Memory::default() };
+            return;
         }
+        self.memory.due_ms = now_ms + LOOK_MS;
         let taken = sys::resident_bytes();
         let over = taken.saturating_sub(max);
         if over > 0 {
@@ -50,6 +60,5 @@ impl<E: Endpoints> Shard<E> {
                 tracing::info!("memory_max: there is room again");
             }
         }
-        Some(now_ms + LOOK_MS)
     }
 }

@@ -119,7 +119,6 @@ pub(crate) struct Shard<E: Endpoints> {
     load: Load,
     survey: survey::Survey,
     memory: memory::Memory,
-    memory_ms: u64,
     /// Where publishes are pushed on to.
     outbound: Slab<outbound::Outbound>,
     errands: Vec<Errand>,
@@ -151,7 +150,6 @@ impl<E: Endpoints> Shard<E> {
             load: Load::default(),
             survey: survey::Survey::default(),
             memory: memory::Memory::default(),
-            memory_ms: 0,
             outbound: Slab::new(),
             errands: Vec::new(),
             asleep_until_ms: 0,
@@ -258,7 +256,7 @@ impl<E: Endpoints> Shard<E> {
         let lingers = self.relay.next_linger_ms();
         due.into_iter()
             .chain(lingers)
-            .chain([self.load.next_step_ms(), self.housekeeping_ms.min(self.memory_ms)])
+            .chain([self.load.next_step_ms(), self.housekeeping_ms.min(self.memory.due_ms())])
             .min()
             .unwrap_or(u64::MAX)
     }
@@ -286,8 +284,8 @@ impl<E: Endpoints> Shard<E> {
         self.relay.forget_lingering(now_ms);
         self.step_load(now_ms);
         self.go_on_answering();
-        if now_ms >= self.memory_ms {
-            self.memory_ms = self.look_at_memory(now_ms).unwrap_or(now_ms + HOUSEKEEPING_MS);
+        if now_ms >= self.memory.due_ms() {
+            self.look_at_memory(now_ms);
         }
         if now_ms >= self.housekeeping_ms {
             let before = self.images.by_file();

@@ -11,7 +11,7 @@ use crate::{
 };
 use async_channel::Receiver;
 use crossbeam_channel::Sender;
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 /// Where the outcome of a reload goes: the number of changes, or the faults.
 pub type ReloadReply = async_channel::Sender<Result<usize, String>>;
@@ -58,10 +58,6 @@ impl control::Server for Handle {
 
     fn stats(&self) -> &[Arc<ShardStats>] {
         &self.stats
-    }
-
-    fn connections(&self) -> usize {
-        self.shared.connections.load(Ordering::Relaxed)
     }
 
     fn reload(&self) -> Receiver<Result<usize, String>> {

@@ -1,7 +1,7 @@
 //! Programs that run beside streams: `exec`, `transcode`, `ingest`.
 //!
-//! One thread starts them, looks after them and ends them; a shard tells it of publishes and goes on. It is started when
-//! the first thing is to be done.
+//! One thread starts them, looks after them and ends them; a shard tells it of publishes and goes on. It is started by the
+//! first of them, and remembers those that are there: a reload acts on them too.
 
 mod command;
 mod supervisor;

@@ -215,3 +215,17 @@ fn the_console_s_scripts_are_answered() {
     web.server.wait_for_log("an operator has disconnected it", 1);
     drop(player);
 }
+
+/// More clients than a shard is asked for at once, in one list and in pages of any size.
+#[test]
+fn a_list_has_no_ceiling() {
+    let web = Web::shards(1, "");
+    let _players: Vec<Peer> = (0..600).map(|_| Peer::play(web.server.address(), "live", "s")).collect();
+    let ids = |query: &str| -> Vec<String> {
+        let answer = web.ask(&format!("/api/v1/clients{query}"));
+        answer["clients"].as_array().expect("a list").iter().map(|client| client["id"].to_string()).collect()
+    };
+    let all = eventually("all of them", || Some(ids("?count=100000")).filter(|all| all.len() == 600));
+    assert_eq!(ids("?start=7&count=555"), all[7..562]);
+    assert_eq!((ids("?start=499&count=600").len(), ids("?start=600&count=600").len()), (101, 0));
+}

@@ -15,6 +15,11 @@ const PROBLEM: &str = "application/problem+json";
 /// Longest name of a function that an answer is handed to.
 const CALLBACK_BYTES_MAX: usize = 128;
 
+/// Entries of a list where the request names no `count`, as in SRS.
+const COUNT: usize = 10;
+/// SRS's greatest integer.
+const NUMBER_MAX: usize = i32::MAX as usize;
+
 /// See the module.
 pub(super) struct Manner {
     /// Errors have HTTP's statuses; SRS's have 200, and `code` in the body.
@@ -50,6 +55,27 @@ impl Manner {
     /// Whether the method only asks.
     pub(super) fn asks(&self) -> bool {
         matches!(self.method, Method::GET | Method::HEAD)
+    }
+
+    /// `start` and `count` of a list: read as C's `atoi` reads, as SRS does, unless they must be numbers.
+    pub(super) fn page(&self, query: &str) -> Result<(usize, usize), Wrong> {
+        let strict = self.statuses;
+        let number = |name: &str, default: usize, least: usize| {
+            let Some(text) = query_value(query, name).filter(|text| strict || !text.is_empty()) else {
+                return Ok(default);
+            };
+            let trimmed = text.trim_start().strip_prefix('+').unwrap_or(text.trim_start());
+            let end = trimmed.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(trimmed.len());
+            // What is no number is 0; what is too long for one is the greatest.
+            let number = if end == 0 { 0 } else { trimmed[..end].parse().unwrap_or(usize::MAX) };
+            let is_number = end > 0 && end == text.len() && (least..=NUMBER_MAX).contains(&number);
+            if strict && !is_number {
+                let why = format!("{name} must be a number from {least} to {NUMBER_MAX}");
+                return Err(wrong(StatusCode::BAD_REQUEST, code::BAD_REQUEST, why));
+            }
+            Ok(number.clamp(least, NUMBER_MAX))
+        };
+        Ok((number("start", 0, 0)?, number("count", COUNT, 1)?))
     }
 
     /// The answer to a request that goes wrong.

@@ -5,14 +5,14 @@ mod manner;
 pub(super) mod model;
 
 use super::{
-    Call, ClientId, ClientReport, Server, ShardReport, access, assets,
+    Call, ClientId, ClientReport, Server, ShardReport, StreamReport, access, assets,
     auth::{self, Access, Origin},
     logins::Logins,
     merge, metrics, openapi,
     reply::{
         Reply, Wrong, allow_origins, code, failure, json_text, method_not_allowed, preflight, redirect, reply, wrong,
     },
-    shards::{self, Reports, Silent, within},
+    shards::{self, REPORT_AGE_MAX, Reports, Silent, within},
     system::{self, Sampler},
 };
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     programs,
 };
 use async_channel::Sender;
+use bytes::Bytes;
 use hyper::{Method, StatusCode, header, http::request::Parts};
 use manner::Manner;
 use model::{
@@ -36,15 +37,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Entries of a list where the request names no `count`, as in SRS.
-const COUNT: usize = 10;
-/// SRS's greatest integer.
-const NUMBER_MAX: usize = i32::MAX as usize;
 /// Clients that a shard is asked for at once.
 const CLIENTS_PAGE: usize = 500;
 /// How long a reload may take.
 const RELOAD_TIME: Duration = Duration::from_secs(20);
 
+/// What the exporter writes (text format 0.0.4).
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The page's list of streams.
 const PAGE_LIST: &str = "/page/streams.json";
 
@@ -54,17 +53,31 @@ struct Caller {
     access: Access,
 }
 
+/// Streams, and the reports that they were made of.
+type Made = (Rc<[ShardReport]>, Rc<[Stream]>);
+
 /// What answers requests.
 pub(super) struct Api {
     server: Box<dyn Server>,
     sampler: Sampler,
     reports: Reports,
+    /// The streams of a report: whoever asks for them while it serves costs no more.
+    streams: RefCell<Option<Made>>,
+    /// The exporter's text, and when it was written.
+    metrics: RefCell<Option<(Instant, Bytes)>>,
     logins: RefCell<Logins>,
 }
 
 impl Api {
     pub(super) fn new(server: Box<dyn Server>) -> Self {
-        Self { server, sampler: Sampler::default(), reports: Reports::default(), logins: RefCell::default() }
+        Self {
+            server,
+            sampler: Sampler::default(),
+            reports: Reports::default(),
+            streams: RefCell::default(),
+            metrics: RefCell::default(),
+            logins: RefCell::default(),
+        }
     }
 
     pub(super) fn config(&self) -> Arc<Config> {
@@ -146,7 +159,7 @@ impl Api {
         let denied = auth::check_page(&config.api, head).err().map(Wrong::from);
         let list = async {
             let (streams, shards) = (self.streams().await?, self.shard_list().await?);
-            Ok::<_, Wrong>(model::PageList::new(config, streams, shards))
+            Ok::<_, Wrong>(model::PageList::new(config, &streams, shards))
         };
         match denied {
             Some(denied) => failure(&denied),
@@ -236,18 +249,18 @@ impl Api {
                 ok(&OneVhost::new(ids, vhost))
             }
             ("streams", None) => {
-                let (start, count) = page(query, manner.statuses)?;
+                let (start, count) = manner.page(query)?;
                 let all = self.streams().await?;
                 let total = all.len();
-                ok(&Streams::new(ids, all.into_iter().skip(start).take(count).collect(), total))
+                ok(&Streams::new(ids, all.iter().skip(start).take(count).cloned().collect(), total))
             }
             ("streams", Some(id)) => {
-                let found = self.streams().await?.into_iter().find(|stream| stream.id == id);
+                let found = self.streams().await?.iter().find(|stream| stream.id == id).cloned();
                 let stream = found.ok_or_else(|| wrong(StatusCode::NOT_FOUND, code::NO_STREAM, "no such stream"))?;
                 ok(&OneStream::new(ids, stream))
             }
             ("clients", None) if manner.asks() => {
-                let (start, count) = page(query, manner.statuses)?;
+                let (start, count) = manner.page(query)?;
                 let (clients, total) = self.clients(start, count).await?;
                 ok(&Clients::new(ids, clients.into_iter().map(Client::from).collect(), total))
             }
@@ -286,12 +299,21 @@ impl Api {
         self.reports.get(&*self.server).await
     }
 
-    async fn streams(&self) -> Result<Vec<Stream>, Wrong> {
+    async fn streams(&self) -> Result<Rc<[Stream]>, Wrong> {
+        let reports = self.reports().await?;
+        if let Some((of, streams)) = &*self.streams.borrow()
+            && Rc::ptr_eq(of, &reports)
+        {
+            return Ok(Rc::clone(streams));
+        }
         let config = self.config();
         let since_1970_ms = system::unix_ms().saturating_sub(self.server.now_ms());
-        let reports = self.reports().await?;
         let merged = merge(&reports);
-        Ok(merged.values().map(|(report, flush)| Stream::new(report, flush.clone(), since_1970_ms, &config)).collect())
+        let stream =
+            |(report, flush): &(StreamReport, Vec<u64>)| Stream::new(report, flush.clone(), since_1970_ms, &config);
+        let streams: Rc<[Stream]> = merged.values().map(stream).collect();
+        self.streams.replace(Some((Rc::clone(&reports), Rc::clone(&streams))));
+        Ok(streams)
     }
 
     /// So many clients, shard by shard, a page at a time, and how many there are.
@@ -406,6 +428,10 @@ impl Api {
     }
 
     async fn metrics(&self, config: &Config) -> Reply {
+        let written = self.metrics.borrow().as_ref().filter(|(at, _)| at.elapsed() < REPORT_AGE_MAX).cloned();
+        if let Some((_, text)) = written {
+            return reply(StatusCode::OK, METRICS_TYPE, text);
+        }
         let reports = match self.reports().await {
             Ok(reports) => reports,
             Err(silent) => return failure(&silent.into()),
@@ -419,28 +445,10 @@ impl Api {
             programs: &self.programs().await,
             hooks: self.server.hooks(),
         };
-        reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::write(&seen))
+        let text = Bytes::from(metrics::write(&seen));
+        self.metrics.replace(Some((Instant::now(), text.clone())));
+        reply(StatusCode::OK, METRICS_TYPE, text)
     }
-}
-
-/// `start` and `count` of a list: read as C's `atoi` reads, as SRS does, unless they must be numbers.
-fn page(query: &str, strict: bool) -> Result<(usize, usize), Wrong> {
-    let number = |name: &str, default: usize, least: usize| {
-        let Some(text) = crate::proto::http::query_value(query, name).filter(|text| strict || !text.is_empty()) else {
-            return Ok(default);
-        };
-        let trimmed = text.trim_start().strip_prefix('+').unwrap_or(text.trim_start());
-        let end = trimmed.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(trimmed.len());
-        // What is no number is 0; what is too long for one is the greatest.
-        let number = if end == 0 { 0 } else { trimmed[..end].parse().unwrap_or(usize::MAX) };
-        let is_number = end > 0 && end == text.len() && (least..=NUMBER_MAX).contains(&number);
-        if strict && !is_number {
-            let why = format!("{name} must be a number from {least} to {NUMBER_MAX}");
-            return Err(wrong(StatusCode::BAD_REQUEST, code::BAD_REQUEST, why));
-        }
-        Ok(number.clamp(least, NUMBER_MAX))
-    };
-    Ok((number("start", 0, 0)?, number("count", COUNT, 1)?))
 }
 
 /// What one may do with a path.

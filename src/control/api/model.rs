@@ -104,7 +104,7 @@ pub(in crate::control) struct Hls {
     pub(in crate::control) enabled: bool,
 }
 
-#[derive(Debug, Default, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub(in crate::control) struct Publish {
     pub(in crate::control) active: bool,
     /// The publisher's client; not there if nobody publishes.
@@ -112,7 +112,7 @@ pub(in crate::control) struct Publish {
     pub(in crate::control) cid: Option<String>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::control) struct Video {
     pub(in crate::control) codec: String,
     /// `Other` if not known; null for codecs that SRS knows none of.
@@ -122,7 +122,7 @@ pub(in crate::control) struct Video {
     pub(in crate::control) height: u32,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::control) struct Audio {
     pub(in crate::control) codec: String,
     pub(in crate::control) sample_rate: u32,
@@ -132,7 +132,7 @@ pub(in crate::control) struct Audio {
 }
 
 /// Age of the oldest tag of each flush of a player at its send, in ms, since the stream's first player. Ours.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::control) struct FrameAge {
     pub(in crate::control) p50_ms: u64,
     pub(in crate::control) p99_ms: u64,
@@ -140,7 +140,7 @@ pub(in crate::control) struct FrameAge {
     pub(in crate::control) count: u64,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::control) struct Stream {
     pub(in crate::control) id: String,
     pub(in crate::control) name: String,
@@ -209,23 +209,23 @@ pub(in crate::control) struct PageList {
 }
 
 impl PageList {
-    pub(in crate::control) fn new(config: &Config, streams: Vec<Stream>, shards: Vec<Shard>) -> Self {
-        let live: Vec<Stream> = streams.into_iter().filter(|stream| stream.publish.active).collect();
-        let of_page = |stream: Stream| {
-            let Stream { url, flv, players, kbps, video, audio, .. } = stream;
+    pub(in crate::control) fn new(config: &Config, streams: &[Stream], shards: Vec<Shard>) -> Self {
+        let live = || streams.iter().filter(|stream| stream.publish.active);
+        let of_page = |stream: &Stream| {
+            let Stream { url, flv, players, kbps, video, audio, .. } = stream.clone();
             PageStream { url, flv, players, kbps, video, audio }
         };
         Self {
             version: env!("CARGO_PKG_VERSION"),
             rtmp_port: config.listen.first().map(|listen| listen.address.port()),
-            total: live.len(),
-            streams: live.into_iter().take(PAGE_STREAMS_MAX).map(of_page).collect(),
+            total: live().count(),
+            streams: live().take(PAGE_STREAMS_MAX).map(of_page).collect(),
             shards,
         }
     }
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::control) struct Forward {
     /// URL of server and app.
     pub(in crate::control) to: String,

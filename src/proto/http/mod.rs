@@ -16,9 +16,9 @@ pub const HEAD_BYTES_MAX: usize = 16 << 10;
 pub const FIELDS_MAX: usize = 64;
 
 /// Where proxies say whom a request is from: a list, the last one nearest.
-pub const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_FOR: &str = "x-forwarded-for";
 /// The same of one proxy, in nginx's words.
-pub const REAL_IP: &str = "x-real-ip";
+const REAL_IP: &str = "x-real-ip";
 
 /// Why a request cannot be served. Every variant is answered with its status and closes the connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -192,7 +192,8 @@ impl Fields<'_> {
     }
 
     fn forwarded_for(&self) -> String {
-        let list: Vec<&str> = self.all(FORWARDED_FOR).map(|list| std::str::from_utf8(list).unwrap_or("?")).collect();
+        let text = |list| std::str::from_utf8(list).unwrap_or("?").trim();
+        let list: Vec<&str> = self.all(FORWARDED_FOR).map(text).collect();
         if list.is_empty() { self.one(REAL_IP).unwrap_or_default().to_owned() } else { list.join(",") }
     }
 
