@@ -97,10 +97,13 @@ pub(super) fn write(seen: &Seen<'_>) -> String {
     write_shards(&mut text, seen);
     write_refusals(&mut text, seen.stats);
     write_hooks(&mut text, seen.hooks);
-    text.head("corecast_memory_bytes", "gauge", "Memory by kind: media in the streams' logs, the process as a whole.");
-    let logs: u64 = seen.reports.iter().map(|report| report.log_bytes).sum();
-    text.line(format_args!("corecast_memory_bytes{{kind=\"media\"}} {logs}"));
+    text.head("corecast_memory_bytes", "gauge", "Memory by kind: media of the streams, the process as a whole.");
+    let media: u64 = seen.reports.iter().map(|report| report.media_bytes).sum();
+    text.line(format_args!("corecast_memory_bytes{{kind=\"media\"}} {media}"));
     text.line(format_args!("corecast_memory_bytes{{kind=\"process\"}} {}", sys::resident_bytes()));
+    let connections: u64 = seen.reports.iter().map(|report| report.connections).sum();
+    let help = "What the process takes for each connection, beyond its start and the streams' media.";
+    text.one("corecast_connection_memory_bytes", "gauge", help, system::connection_bytes(media, connections));
     let mut streams: Vec<&StreamReport> = streams.values().map(|(report, _)| report).collect();
     streams.sort_by(|a, b| b.players.cmp(&a.players).then_with(|| a.key.cmp(&b.key)));
     write_streams(&mut text, &streams, seen.exporter.top_streams);
@@ -234,6 +237,7 @@ fn write_streams(text: &mut Text, streams: &[&StreamReport], top: usize) {
         others.players += report.players;
         others.sent_bytes += report.sent_bytes;
         others.skips += report.skips;
+        others.memory_bytes += report.memory_bytes;
         others.age.add(&report.age);
         let received = report.publish.as_ref().map_or(0, |publish| publish.received_bytes);
         others.publish.get_or_insert_default().received_bytes += received;
@@ -242,7 +246,7 @@ fn write_streams(text: &mut Text, streams: &[&StreamReport], top: usize) {
         all.push(("stream=\"\"".to_owned(), others));
     }
     type Row = (&'static str, &'static str, &'static str, fn(&StreamReport) -> u64);
-    let rows: [Row; 4] = [
+    let rows: [Row; 5] = [
         ("corecast_stream_players", "gauge", "Players; the stream without a name is all others.", |report| {
             report.players
         }),
@@ -252,6 +256,7 @@ fn write_streams(text: &mut Text, streams: &[&StreamReport], top: usize) {
             report.publish.as_ref().map_or(0, |publish| publish.received_bytes)
         }),
         ("corecast_stream_skips", "gauge", "Times that a player was moved to a newer keyframe.", |report| report.skips),
+        ("corecast_stream_memory_bytes", "gauge", "Memory of a stream, on all shards.", |report| report.memory_bytes),
     ];
     for (name, kind, help, value) in rows {
         text.head(name, kind, help);

@@ -7,6 +7,7 @@ use super::{
     content::Content,
     heartbeat::Heartbeats,
     logins::household,
+    system,
 };
 use crate::{
     config::Service,
@@ -53,6 +54,7 @@ const ADDRESS_PART: usize = 4;
 /// No thread or no io_uring.
 pub fn start(server: impl Server) -> std::io::Result<Sender<Handed>> {
     let (give, take) = async_channel::bounded::<Handed>(CONNECTIONS_MAX);
+    system::note_start();
     let main = move || async move {
         let plane =
             Rc::new(Plane { api: api::Api::new(Box::new(server)), counts: RefCell::default(), next: Cell::new(0) });

@@ -20,8 +20,8 @@ pub struct ShardReport {
     pub streams: Vec<StreamReport>,
     /// Where its publishes are pushed on to.
     pub forwards: Vec<ForwardReport>,
-    /// Bytes of media in its logs.
-    pub log_bytes: u64,
+    /// Bytes of media in its streams' logs, and in what is made of them.
+    pub media_bytes: u64,
     /// Sends in the kernel.
     pub sends_in_flight: u64,
     /// Entries that wait in its fullest ring to another shard.
@@ -88,6 +88,8 @@ pub struct StreamReport {
     pub sent_kbps: u64,
     /// Times that one of them was moved to a newer keyframe.
     pub skips: u64,
+    /// Bytes that it takes on this shard.
+    pub memory_bytes: u64,
     /// Flush interval in ms.
     pub flush_ms: u64,
     /// Age of the oldest tag in each flush of a player, in ms.
@@ -193,6 +195,7 @@ pub(super) fn merge(reports: &[ShardReport]) -> BTreeMap<&str, (StreamReport, Ve
         whole.sent_bytes += part.sent_bytes;
         whole.sent_kbps += part.sent_kbps;
         whole.skips += part.skips;
+        whole.memory_bytes += part.memory_bytes;
         whole.age.add(&part.age);
         flush.push(part.flush_ms);
     }

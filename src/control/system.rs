@@ -33,6 +33,20 @@ pub(super) fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// What the process took before anybody came.
+static START_BYTES: OnceLock<u64> = OnceLock::new();
+
+/// Takes note of what the process takes before anybody has come.
+pub(super) fn note_start() {
+    START_BYTES.get_or_init(sys::resident_bytes);
+}
+
+/// What the process takes for each connection, beyond its start and the streams' media.
+pub(super) fn connection_bytes(media_bytes: u64, connections: u64) -> u64 {
+    let start_bytes = START_BYTES.get().copied().unwrap_or(0);
+    sys::resident_bytes().saturating_sub(start_bytes + media_bytes).checked_div(connections).unwrap_or(0)
+}
+
 /// Loads of process and machine, measured over a few seconds between two questions.
 #[derive(Debug)]
 pub(super) struct Sampler(RefCell<Sample>);

@@ -61,7 +61,7 @@ impl<E: Endpoints> Shard<E> {
         let (players, sum_ms) = &mut walk.players;
         *players += schedule.len() as u64;
         *sum_ms += schedule.len() as u64 * schedule.interval_ms();
-        walk.report.log_bytes += stream.replica.log().bytes() as u64;
+        walk.report.media_bytes += stream.replica.bytes() as u64;
         walk.report.streams.push(self.stream_report(stream));
     }
 
@@ -93,6 +93,7 @@ impl<E: Endpoints> Shard<E> {
             sent_bytes: stream.sent.bytes,
             sent_kbps: stream.sent.rate.kbps(now_ms, stream.sent.bytes),
             skips: stream.sent.skips,
+            memory_bytes: stream.replica.bytes() as u64,
             flush_ms: stream.replica.schedule.interval_ms(),
             age: stream.sent.age.clone(),
             forwards: Vec::new(),

@@ -143,7 +143,7 @@ fn an_explanation_is_a_configuration() {
     assert!(again.explanation.changes_since(&first.explanation).is_empty());
     // Words that a file has in quotes: spaces, signs of the syntax, quotes, line ends.
     let odd = "listen 1; srs_log_file '/a b;c'; vhost \"d'\\\"\n;\" { http_hooks { on_play 'http://h/a;b' http://h/c; enabled on; } \
-        http_remux { enabled on; mount '[app]/a b[stream].flv' /[app]/[stream].ts; } }";
+        http_remux { enabled on; mount '/[app]/a-b[stream].flv' /[app]/[stream].ts; } }";
     let first = load(odd, &[]);
     let again = load(&first.explanation.to_string(), &[]);
     assert_eq!((&first.config.vhosts, &first.config.log), (&again.config.vhosts, &again.config.log));

@@ -376,7 +376,7 @@ impl Api {
                 send_bytes: stats.bytes_sent.value(),
                 recv_bytes: stats.bytes_received.value(),
                 skips: stats.skips.value(),
-                log_bytes: report.log_bytes,
+                media_bytes: report.media_bytes,
             })
             .collect())
     }

@@ -173,6 +173,8 @@ pub(in crate::control) struct Stream {
     pub(in crate::control) audio: Option<Audio>,
     /// Times that a player was moved to a newer keyframe. Ours.
     pub(in crate::control) skips: u64,
+    /// Bytes that it takes, on all shards. Ours.
+    pub(in crate::control) memory_bytes: u64,
     /// Flush interval of each shard that has the stream, in ms. Ours.
     pub(in crate::control) flush_ms: Vec<u64>,
     pub(in crate::control) frame_age: FrameAge,
@@ -282,6 +284,7 @@ impl Stream {
             video,
             audio,
             skips: report.skips,
+            memory_bytes: report.memory_bytes,
             flush_ms,
             frame_age: FrameAge {
                 p50_ms: report.age.percentile(50),
@@ -424,8 +427,8 @@ pub(in crate::control) struct Shard {
     pub(in crate::control) send_bytes: u64,
     pub(in crate::control) recv_bytes: u64,
     pub(in crate::control) skips: u64,
-    /// Bytes of media in its logs.
-    pub(in crate::control) log_bytes: u64,
+    /// Bytes of media in its streams' logs, and in what is made of them.
+    pub(in crate::control) media_bytes: u64,
 }
 
 /// A process that runs beside a stream, or feeds one. Ours.

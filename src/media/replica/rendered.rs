@@ -48,6 +48,15 @@ impl Replica {
 
     /// Whether what is made of the log takes more than the log may.
     pub(super) fn is_rendered_over(&self) -> bool {
-        self.renditions.iter().map(Rendition::bytes).sum::<usize>() > LOG_BYTES_MAX
+        self.rendered_bytes() > LOG_BYTES_MAX
+    }
+
+    fn rendered_bytes(&self) -> usize {
+        self.renditions.iter().map(Rendition::bytes).sum()
+    }
+
+    /// Bytes that the stream takes on this shard: its log, its headers, and what is made of the log.
+    pub fn bytes(&self) -> usize {
+        self.log.bytes() + self.headers.bytes() + self.rendered_bytes()
     }
 }
