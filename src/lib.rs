@@ -7,6 +7,7 @@ pub mod endpoint;
 pub mod glue;
 pub mod media;
 pub mod mesh;
+pub mod package;
 pub mod programs;
 pub mod proto;
 pub mod stats;

@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use corecast::{
-    endpoint::TS,
     media::{Entry, Replica, Settings, Snapshot},
+    package::ts::BOTH as TS,
     proto::{
         codec,
         flv::{Tag, TagKind},

@@ -24,6 +24,7 @@ pub(super) enum Block {
     HttpRemux,
     HttpStatic,
     HttpHooks,
+    Hls,
     Forward,
     Exec,
     Transcode,
@@ -58,6 +59,7 @@ impl Block {
             Self::HttpRemux => ("http_remux", "SRS_VHOST_HTTP_REMUX_"),
             Self::HttpStatic => ("http_static", "SRS_VHOST_HTTP_STATIC_"),
             Self::HttpHooks => ("http_hooks", "SRS_VHOST_HTTP_HOOKS_"),
+            Self::Hls => ("hls", "SRS_VHOST_HLS_"),
             Self::Forward => ("forward", "SRS_VHOST_FORWARD_"),
             Self::Exec => ("exec", "SRS_VHOST_EXEC_"),
             Self::Transcode => ("transcode", "SRS_VHOST_TRANSCODE_"),
@@ -417,6 +419,46 @@ known! {
             "Ours. What no answer means: nothing within the timeout, no 200 or 201, or no JSON.";
         "hook_ca" Path, "", NextConnection,
             "Ours. A PEM file with the authorities that https servers of hooks must be trusted by; without it, those of the system.";
+    }
+    Hls {
+        "enabled" Flag, "off", NextPublish, "Whether streams are cut into segments, for players of HLS.";
+        "hls_use_fmp4" Flag, "off", NextPublish,
+            "Whether segments are fragments of MP4 rather than transport streams. They are where a stream's codecs have no place in a transport stream.";
+        "hls_ll" Word(&["auto", "on", "off"]), "auto", NextPublish,
+            "Ours. Low latency (RFC 8216bis), with fragments of MP4: parts, and reloads that wait. auto: where hls_use_fmp4 is on.";
+        "hls_part" Number("ms", 50..=2000), "200", NextPublish,
+            "Ours. The length of a part for low latency; rounded up to whole frames.";
+        "hls_fragment" Decimal("seconds", 0..=3600), "10", NextPublish, "A segment's length: it ends at the first keyframe from there on.";
+        "hls_td_ratio" Decimal("times hls_fragment", 0..=100), "1.0", NextPublish,
+            "EXT-X-TARGETDURATION before a segment is longer. A segment ends a keyframe early rather than be.";
+        "hls_aof_ratio" Decimal("times hls_fragment", 0..=100), "2.1", NextPublish,
+            "The length of a segment of sound alone, or without a keyframe.";
+        "hls_window" Decimal("seconds", 0..=86_400), "60", NextPublish, "Length of a playlist.";
+        "hls_recover" Flag, "on", NextPublish, "Whether sequence numbers go on after another publish or a restart.";
+        "hls_wait_keyframe" Flag, "on", NextPublish, "Whether segments begin with keyframes.";
+        "hls_storage" Word(&["auto", "memory", "disk", "both"]), "auto", NextPublish,
+            "Ours. Where segments are: served from memory, written to files for others to serve, or both. auto: both if hls_path is given, else memory.";
+        "hls_path" Path, "./objs/nginx/html", NextPublish, "The directory of the files.";
+        "hls_m3u8_file" Text("[app]/[stream].m3u8"), "[app]/[stream].m3u8", NextPublish, "A playlist's name below hls_path, and for requests.";
+        "hls_ts_file" Text("[app]/[stream]-[seq].ts"), "[app]/[stream]-[seq].ts", NextPublish,
+            "A segment's; with [seq], [duration], [timestamp], [2006], [01], [02], [15], [04], [05] and [999] too.";
+        "hls_fmp4_file" Text("[app]/[stream]-[seq].m4s"), "[app]/[stream]-[seq].m4s", NextPublish, "The same of MP4.";
+        "hls_init_file" Text("[app]/[stream]/init.mp4"), "[app]/[stream]/init.mp4", NextPublish, "What segments of MP4 begin with.";
+        "hls_entry_prefix" Text("https://cdn.example"), "", NextPublish, "What URIs of segments begin with in a playlist.";
+        "hls_cleanup" Flag, "on", NextPublish, "Whether files of old segments are removed.";
+        "hls_dispose" Decimal("seconds", 0..=864_000), "120", NextPublish,
+            "All of a stream is removed so long after its publish has ended; 0 keeps it.";
+        "hls_keys" Flag, "off", NextPublish, "Whether segments of transport streams are encrypted (AES-128).";
+        "hls_fragments_per_key" Number("segments", 1..=1_000_000), "5", NextPublish, "Segments until there is another key.";
+        "hls_key_file" Text("[app]/[stream]-[seq].key"), "[app]/[stream]-[seq].key", NextPublish, "A key's name.";
+        "hls_key_file_path" Path, "./objs/nginx/html", NextPublish, "The directory of keys; hls_path unless it is given.";
+        "hls_key_url" Text("https://keys.example"), "", NextPublish,
+            "What URIs of keys begin with, its query kept; nothing for where segments are.";
+        "hls_ts_floor" Flag, "off", NextPublish, "Whether [timestamp] is the time in units of hls_fragment, so that two servers have equal names.";
+        "hls_ctx" Flag, "on", NextConnection,
+            "Whether players are known by hls_ctx in their requests: rules and on_play are asked for each of them, and on_stop is told. Off: playlists and segments are everybody's.";
+        "hls_ts_ctx" Flag, "on", NextConnection, "Whether segments have it too, so that a player is there as long as it asks for any.";
+        "hls_master_m3u8_path_relative" Flag, "off", NextConnection, "Whether the URI in a multivariant playlist is without its path.";
     }
     Forward {
         "enabled" Flag, "off", NextPublish, "Whether every publish is pushed on to other RTMP servers.";

@@ -1,8 +1,8 @@
 //! Directives → sections. Every fault of a configuration is found at once.
 
 use super::{
-    Config, DEFAULT_VHOST, Descriptors, Forward, Heartbeat, HttpStatic, Listen, Log, LogLevel, Play, ProgramLimits,
-    Publish, Rtmps, SendPath, Service, Stop, Takeover, TimeJitter, Vhost,
+    Config, DEFAULT_VHOST, Descriptors, Forward, Heartbeat, Hls, HttpStatic, Listen, Log, LogLevel, Play,
+    ProgramLimits, Publish, Rtmps, SendPath, Service, Stop, Takeover, TimeJitter, Vhost,
     directives::Block,
     explain::{Line, quoted},
     faults::Fault,
@@ -291,6 +291,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     let http = http::VhostBlocks::take(&mut section);
     let programs = programs::Blocks::take(&mut section);
     let files = section.block("http_static").unwrap_or_default();
+    let hls = section.block("hls").unwrap_or_default();
     section.finish();
     let forward = Forward::load(Section::new(Block::Forward, forward, loader));
     loader.explained.push(Line::Open("publish".to_owned()));
@@ -300,6 +301,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     let play = load_play(Section::new(Block::Play, play, loader), min_latency);
     loader.explained.push(Line::Close);
     let http_static = HttpStatic::load(Section::new(Block::HttpStatic, files, loader), name);
+    let hls = Hls::load(Section::new(Block::Hls, hls, loader)).map(Arc::new);
     let (http_remux, hooks, security, refer, signed_url) = http.load(loader);
     let programs = Arc::new(programs.load(loader));
     loader.explained.push(Line::Close);
@@ -315,6 +317,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
         play,
         forward,
         programs,
+        hls,
         http_remux,
         http_static,
         hooks,

@@ -11,6 +11,7 @@ mod faults;
 mod files;
 mod forward;
 mod heartbeat;
+mod hls;
 mod http;
 mod load;
 mod mount;
@@ -29,6 +30,7 @@ pub use faults::{Fault, Faults};
 pub use files::{Files, HttpStatic};
 pub use forward::{Destination, Forward};
 pub use heartbeat::Heartbeat;
+pub use hls::{Hls, HlsKeys};
 pub use http::{
     Action, Auth, Exporter, HookUrl, Hooks, HttpApi, HttpRemux, HttpServer, Refer, Rule, Security, SignedUrl,
 };
@@ -194,6 +196,8 @@ pub struct Vhost {
     pub forward: Forward,
     /// Programs that run beside its streams.
     pub programs: Arc<Programs>,
+    /// Segments, if they are made.
+    pub hls: Option<Arc<Hls>>,
     /// HTTP-FLV and WebSocket-FLV.
     pub http_remux: HttpRemux,
     /// Files of its own.

@@ -26,6 +26,12 @@ pub(super) const ACCEPTED: &[(Block, &str, &str)] = &[
     (Block::HttpHooks, "on_dvr", "nothing is recorded yet, so there is nothing to tell"),
     (Block::HttpHooks, "on_hls", "there is no HLS yet, so there is nothing to tell"),
     (Block::HttpHooks, "on_hls_notify", "there is no HLS yet, so there is nothing to tell"),
+    (Block::Hls, "hls_on_error", "what goes wrong with files is in the log; live goes on"),
+    (Block::Hls, "hls_nb_notify", "on_hls_notify is not there yet"),
+    (Block::Hls, "hls_dts_directly", "sound's times are whole frames in MP4, and the stream's in a transport stream"),
+    (Block::Hls, "hls_acodec", "as with SRS 7"),
+    (Block::Hls, "hls_vcodec", "as with SRS 7"),
+    (Block::Hls, "hls_mount", "as with SRS 7"),
     (Block::HttpRemux, "hstrs", "as with SRS 3 and later, a request waits for its stream if wait_stream says so"),
     (Block::Vhost, "bandcheck", "as with SRS 4 and later"),
     (Block::Vhost, "hds", "Flash is no more"),
@@ -86,11 +92,6 @@ missing! {
     Vhost "dash" "DASH":
         enabled dash_fragment dash_update_period dash_timeshift dash_path dash_mpd_file dash_window_size dash_cleanup
         dash_dispose;
-    Vhost "hls" "HLS":
-        enabled hls_use_fmp4 hls_fragment hls_td_ratio hls_aof_ratio hls_window hls_recover hls_on_error hls_path
-        hls_m3u8_file hls_ts_file hls_fmp4_file hls_init_file hls_entry_prefix hls_cleanup hls_dispose hls_wait_keyframe
-        hls_ts_floor hls_nb_notify hls_ctx hls_ts_ctx hls_master_m3u8_path_relative hls_keys hls_fragments_per_key
-        hls_key_file hls_key_file_path hls_key_url hls_dts_directly hls_acodec hls_vcodec hls_storage hls_mount;
     Vhost "dvr" "recording": enabled dvr_apply dvr_plan dvr_path dvr_duration dvr_wait_keyframe time_jitter;
     Vhost "rtc" "WebRTC":
         enabled nack nack_no_copy nack_prefer_rtx twcc stun_timeout stun_strict_check dtls_role dtls_version drop_for_pt

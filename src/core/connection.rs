@@ -13,8 +13,10 @@ use crate::{
     sys::{self, SendKey},
     tls,
 };
+use bytes::Bytes;
 use smallvec::SmallVec;
 use std::{
+    collections::VecDeque,
     net::{IpAddr, SocketAddr},
     os::fd::RawFd,
     task::Waker,
@@ -79,6 +81,10 @@ pub(super) struct Connection<E: Endpoints> {
     pub(super) armed_ms: u64,
     /// When bytes of it were last looked at.
     pub(super) heard_ms: u64,
+    /// What is to be sent behind what its session has said.
+    pub(super) body: VecDeque<Bytes>,
+    /// It waits for a playlist to change.
+    pub(super) awaits: bool,
     pub(super) closing: Option<CloseReason>,
     /// To be closed as soon as everything is sent.
     pub(super) leaving: Option<CloseReason>,
@@ -125,6 +131,8 @@ impl<E: Endpoints> Connection<E> {
             send_started_ms: 0,
             armed_ms: u64::MAX,
             heard_ms: now_ms,
+            body: VecDeque::new(),
+            awaits: false,
             closing: None,
             leaving: None,
             drained: None,

@@ -193,6 +193,7 @@ impl<E: Endpoints> Shard<E> {
             }
         }
         let mut out = Gather::new(own);
+        self.put_body(connection, &mut out);
         let mut finished: SmallVec<[Id; 1]> = SmallVec::new();
         let Connection { plays, session, leaving, flush_again, .. } = connection;
         for play in plays.iter_mut().filter(|play| play.announced) {
@@ -294,6 +295,7 @@ impl<E: Endpoints> Shard<E> {
         if connection.session.output_len() > 0 {
             out.copy(&connection.session.take_output());
         }
+        connection.flush_again |= !connection.body.is_empty();
     }
 
     fn note_sent(&mut self, stream: StreamId, bytes: u64, skips: u64, age_ms: Option<u64>) {

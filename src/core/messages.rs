@@ -123,7 +123,7 @@ impl<E: Endpoints> Shard<E> {
                 if replace {
                     self.oust(&key, None);
                 }
-                let stream = self.relay.publish(&key, *settings, publisher).ok();
+                let stream = self.begin_stream(&key, *settings, publisher).ok();
                 changed.extend(stream);
                 follow.filter(|_| stream.is_some()).into_iter().for_each(|follow| self.follow(follow));
                 let home = self.relay.me();

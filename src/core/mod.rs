@@ -33,6 +33,7 @@ mod survey;
 #[cfg(test)]
 mod testing;
 mod told;
+mod visits;
 
 pub(crate) use messages::ShardMessage;
 pub(crate) use moving::{Moved, Taken};
@@ -119,6 +120,7 @@ pub(crate) struct Shard<E: Endpoints> {
     load: Load,
     survey: survey::Survey,
     memory: memory::Memory,
+    visits: visits::Visits,
     /// Where publishes are pushed on to.
     outbound: Slab<outbound::Outbound>,
     errands: Vec<Errand>,
@@ -150,6 +152,7 @@ impl<E: Endpoints> Shard<E> {
             load: Load::default(),
             survey: survey::Survey::default(),
             memory: memory::Memory::default(),
+            visits: visits::Visits::default(),
             outbound: Slab::new(),
             errands: Vec::new(),
             asleep_until_ms: 0,
@@ -241,7 +244,11 @@ impl<E: Endpoints> Shard<E> {
     /// becomes due earlier meanwhile wakes it.
     pub(crate) fn sleep_ms(&mut self) -> u64 {
         let now_ms = self.shared.now_ms();
-        self.asleep_until_ms = if !self.refills.is_empty() || !self.ended.is_empty() || self.survey.is_pending() {
+        self.asleep_until_ms = if !self.refills.is_empty()
+            || !self.ended.is_empty()
+            || self.survey.is_pending()
+            || self.visits.is_pending()
+        {
             now_ms
         } else if self.relay.is_blocked() {
             now_ms + 1
@@ -284,6 +291,7 @@ impl<E: Endpoints> Shard<E> {
         self.relay.forget_lingering(now_ms);
         self.step_load(now_ms);
         self.go_on_answering();
+        self.tell_of_changes();
         if now_ms >= self.memory.due_ms() {
             self.look_at_memory(now_ms);
         }
@@ -295,6 +303,7 @@ impl<E: Endpoints> Shard<E> {
                 all.for_each(|connection| sys::set_nonblocking(connection.descriptor));
             }
             self.relay.look_over(now_ms);
+            self.look_at_visits(now_ms);
             self.housekeeping_ms = self.kick_unseen(now_ms).min(now_ms + HOUSEKEEPING_MS);
         }
         self.pump();

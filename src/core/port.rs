@@ -7,6 +7,7 @@
 use crate::{
     config::{Config, Listen, Vhost},
     media::{Entry, Headers, Kind, Replica, Subscription},
+    package::{Shelf, Shown, Visit},
     proto::{
         Write,
         address::StreamAddress,
@@ -49,12 +50,14 @@ pub struct Context<'a> {
     /// The process's clock, in ms.
     pub now_ms: u64,
     config: &'a ArcSwap<Config>,
+    /// Segments of streams.
+    pub shelf: &'a Shelf,
 }
 
 impl<'a> Context<'a> {
     /// At a time, with the configuration of the moment.
-    pub fn new(now_ms: u64, config: &'a ArcSwap<Config>) -> Self {
-        Self { now_ms, config }
+    pub fn new(now_ms: u64, config: &'a ArcSwap<Config>, shelf: &'a Shelf) -> Self {
+        Self { now_ms, config, shelf }
     }
 
     /// The configuration.
@@ -160,6 +163,10 @@ pub enum Output<S> {
     /// What it asks next is for somebody else, in the words of whoever stands before the server (`X-Forwarded-For`);
     /// for its peer itself if that is empty.
     For(String),
+    /// Send this behind what the session has said so far. Answered by [`Word::Sent`], before which it says nothing more.
+    Body(Vec<Bytes>),
+    /// Say when a playlist changes that is of this version. Answered by [`Word::Changed`].
+    Await(Arc<Shown>, u64),
     /// The connection is for the control plane.
     HandOver,
     /// To be closed, unless it plays or publishes something else.
@@ -181,6 +188,8 @@ impl<S> Output<S> {
             Self::Pause(id, paused) => Output::Pause(id, paused),
             Self::Want(id, kind, wanted) => Output::Want(id, kind, wanted),
             Self::For(list) => Output::For(list),
+            Self::Body(chunks) => Output::Body(chunks),
+            Self::Await(shown, version) => Output::Await(shown, version),
             Self::HandOver => Output::HandOver,
             Self::Useless(reason) => Output::Useless(reason),
             Self::Leave(reason) => Output::Leave(reason),
@@ -256,6 +265,10 @@ pub enum Word<'a> {
     Finished(Id),
     /// A player pauses, or goes on.
     Paused(Id, bool),
+    /// All of a body is on its way.
+    Sent,
+    /// The playlist that it waits for has changed.
+    Changed,
     /// The server drains: the peer may want to connect elsewhere.
     Drain,
 }
@@ -279,6 +292,11 @@ pub trait Sink: fmt::Debug + Send + Sized + 'static {
     /// stream's settings say.
     fn burst_ms(&self) -> u64 {
         0
+    }
+
+    /// It reads no log: its peer's requests are this visit.
+    fn visit(&self) -> Option<&Arc<Visit>> {
+        None
     }
 
     /// Who can have the same bytes from where it stands; `None` if nobody can.

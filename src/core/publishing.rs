@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     config::{Action, Takeover},
-    mesh::relay::StreamId,
+    media::Settings,
+    mesh::relay::{Busy, StreamId},
     programs,
     proto::flv::Tag,
     sys,
@@ -89,7 +90,7 @@ impl<E: Endpoints> Shard<E> {
             if replace {
                 self.oust(key, Some((id, connection)));
             }
-            return match self.relay.publish(key, settings, publisher) {
+            return match self.begin_stream(key, settings, publisher) {
                 Ok(stream) => {
                     let mut publish = new(Target::Home(stream));
                     self.shared.begin_programs(&mut publish);
@@ -121,6 +122,20 @@ impl<E: Endpoints> Shard<E> {
         let (key, settings) = (key.clone(), Box::new(settings));
         self.relay.send(home, ShardMessage::Publish { key, settings, publisher, replace, follow });
         Outcome::Continue
+    }
+
+    /// Begins a publish of a stream that is at home here, and whatever takes it beside its players.
+    pub(super) fn begin_stream(
+        &mut self,
+        key: &str,
+        settings: Settings,
+        publisher: Publisher,
+    ) -> Result<StreamId, Busy> {
+        let id = self.relay.publish(key, settings, publisher)?;
+        if let Some(stream) = self.relay.stream_mut(id) {
+            stream.replica.set_takers(self.shared.takers(key));
+        }
+        Ok(id)
     }
 
     /// What programs are to know of a publish.

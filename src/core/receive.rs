@@ -13,7 +13,7 @@ use super::{
     settings::stream_settings,
 };
 use crate::{config::Action, mesh::seats::Seat, proto::proxy, sys};
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 /// Messages, and bytes, that a publisher may send at a time, though another shard is behind with its stream.
 const MESSAGES_AT_ONCE: usize = 256;
@@ -177,6 +177,8 @@ impl<E: Endpoints> Shard<E> {
                 let from = connection.real_peer.unwrap_or(connection.peer).ip();
                 connection.forwarded = self.shared.config().trusted_proxies.client_of(from, &list);
             }
+            Output::Body(chunks) => connection.body.extend(chunks),
+            Output::Await(shown, version) => self.await_change(id, connection, &shown, version),
             Output::HandOver => return Outcome::HandOver,
             Output::Useless(reason) => {
                 if connection.plays.is_empty() && connection.publishes.is_empty() {
@@ -265,6 +267,10 @@ impl<E: Endpoints> Shard<E> {
         request: Box<Request>,
         sink: E::Sink,
     ) -> Outcome {
+        if let Some(visit) = sink.visit() {
+            let visit = Arc::clone(visit);
+            return self.begin_visit(id, connection, &request, visit);
+        }
         let free = !connection.stays && connection.plays.is_empty() && connection.publishes.is_empty();
         if free
             && let Some(home) = self.relay.better_home(&request.key)

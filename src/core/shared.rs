@@ -4,7 +4,9 @@ use super::{audience::Audience, port::Context, publish::Publish};
 use crate::{
     config::Config,
     control::{Handed, hooks::Hooks},
+    media::Taker,
     mesh::seats::Seats,
+    package::{Name, Packager, Shelf, Writer},
     programs::Programs,
     sys::{self, CpuMask},
     tls,
@@ -15,7 +17,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// See the module.
@@ -48,7 +50,13 @@ pub(crate) struct Shared {
     pub(super) seats: Arc<Seats>,
     /// Who is there, for hooks.
     pub(super) audience: Arc<Audience>,
+    /// Segments of streams, for all shards.
+    pub(crate) shelf: Arc<Shelf>,
+    /// Who writes files.
+    pub(crate) writer: Arc<Writer>,
     started: Instant,
+    /// When that was, in ms since 1970.
+    since_1970_ms: u64,
 }
 
 /// What nobody can guess; empty if the kernel has no randomness.
@@ -62,6 +70,7 @@ impl Shared {
     pub(crate) fn new(config: Config) -> Self {
         let by_chance = || format!("vid-{:07x}", fastrand::u32(..) & 0xFFF_FFFF);
         let server_id = config.server_id.clone().unwrap_or_else(by_chance);
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             config: ArcSwap::from_pointee(config),
             connections: AtomicUsize::new(0),
@@ -79,7 +88,10 @@ impl Shared {
             ktls: sys::has_ktls(),
             seats: Arc::default(),
             audience: Arc::default(),
+            shelf: Arc::default(),
+            writer: Arc::default(),
             started: Instant::now(),
+            since_1970_ms: u64::try_from(since_1970.as_millis()).unwrap_or(0),
         }
     }
 
@@ -103,7 +115,22 @@ impl Shared {
 
     /// What a session may ask for now.
     pub(crate) fn context(&self) -> Context<'_> {
-        Context::new(self.now_ms(), &self.config)
+        Context::new(self.now_ms(), &self.config, &self.shelf)
+    }
+
+    /// Who takes a publish of a stream beside its players, by its key.
+    pub(super) fn takers(&self, key: &str) -> Vec<Box<dyn Taker>> {
+        let (vhost, url) = key.split_once('/').unwrap_or((key, ""));
+        let (app, stream) = url.rsplit_once('/').unwrap_or(("", url));
+        let config = self.config();
+        let Some(hls) = config.vhost_named(vhost).and_then(|vhost| vhost.hls.as_ref()) else { return Vec::new() };
+        let name =
+            Name { key: key.to_owned(), vhost: vhost.to_owned(), app: app.to_owned(), stream: stream.to_owned() };
+        let packager = Packager::new(&self.shelf, &self.writer, hls, &config.http.dir, name, self.since_1970_ms);
+        if packager.is_none() {
+            tracing::warn!(stream = %key, "no HLS: its name cannot be a file's");
+        }
+        packager.map(|packager| Box::new(packager) as Box<dyn Taker>).into_iter().collect()
     }
 
     /// Whether no more connections are taken and those that are here come to their end.

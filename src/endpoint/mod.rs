@@ -5,10 +5,10 @@
 mod audio;
 mod flv;
 mod forward;
+mod hls;
 mod http;
 mod registry;
 mod rtmp;
 mod ts;
 
 pub(crate) use registry::All;
-pub use ts::render::BOTH as TS;

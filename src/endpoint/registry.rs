@@ -1,14 +1,16 @@
 //! Every endpoint by its name; what follows from that.
 
-use super::{audio, flv, forward, http, rtmp, ts};
+use super::{audio, flv, forward, hls, http, rtmp, ts};
 use crate::{
     config::{Listen, Service},
     core::port::{
         CloseReason, Context, Endpoints, Frame, ImageKey, Output, Peer, Request, Session, Sink, Start, Target, Word,
     },
     media::{Kind, Subscription},
+    package::Visit,
     proto::{Write, flv::TagKind, http::live::Format},
 };
+use std::sync::Arc;
 
 /// All endpoints.
 #[derive(Debug)]
@@ -41,7 +43,10 @@ impl Endpoints for All {
 
 impl From<http::Wanted> for AnySink {
     fn from(wanted: http::Wanted) -> Self {
-        let http::Wanted { format, response, vhost } = wanted;
+        let (format, response, vhost) = match wanted {
+            http::Wanted::Live { format, response, vhost } => (format, response, vhost),
+            http::Wanted::Visit(visit) => return Self::Hls(hls::HlsSink::new(visit)),
+        };
         match format.suffix {
             ".ts" => Self::Ts(Box::new(ts::TsSink::new(response, &vhost))),
             ".aac" | ".mp3" => Self::Audio(Box::new(audio::AudioSink::new(response, format, &vhost))),
@@ -122,6 +127,10 @@ macro_rules! endpoints {
                 match self { $(Self::$sink(sink) => sink.burst_ms(),)* }
             }
 
+            fn visit(&self) -> Option<&Arc<Visit>> {
+                match self { $(Self::$sink(sink) => sink.visit(),)* }
+            }
+
             fn share(&self, subscription: &Subscription) -> Option<ImageKey> {
                 match self {
                     $(Self::$sink(sink) => sink.share(subscription).map(|key| ImageKey { endpoint: $number, ..key }),)*
@@ -173,5 +182,6 @@ endpoints! {
         2 Ts(Box<ts::TsSink>),
         3 Audio(Box<audio::AudioSink>),
         4 Forward(forward::ForwardSink),
+        5 Hls(hls::HlsSink),
     }
 }

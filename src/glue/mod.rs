@@ -142,6 +142,8 @@ impl Server {
             reloads: crossbeam_channel::unbounded(),
             shards: cpus.len(),
         };
+        let wakers = Arc::clone(&server.wakers);
+        server.shared.shelf.open(cpus.len(), move |shard| wakers[shard].wake());
         server.need_plane()?;
         server.configure_programs();
         server.listen(&endpoints, listeners);

@@ -17,6 +17,7 @@ mod rendition;
 mod replica;
 mod schedule;
 mod settings;
+mod taker;
 
 pub use clock::{Clock, TimeJitter};
 pub use cursor::{Step, Subscription};
@@ -28,3 +29,4 @@ pub use rendition::{Kind, Piece, Reader, Render, Rendition};
 pub use replica::{KEYFRAME_WAIT_TAGS_MAX, Replica, Snapshot};
 pub use schedule::{GROUP_MEMBERS_MIN, PHASE_MS_MIN, PHASES_MAX, Schedule};
 pub use settings::Settings;
+pub use taker::Taker;

@@ -4,7 +4,7 @@ mod rendered;
 mod start;
 
 use super::{
-    Entry, HEADERS_BYTES_MAX, Headers, Log, Rendition, Schedule, Settings, Step, Subscription,
+    Entry, HEADERS_BYTES_MAX, Headers, Log, Rendition, Schedule, Settings, Step, Subscription, Taker,
     cursor::{State, truncate},
 };
 use crate::proto::{
@@ -44,6 +44,7 @@ pub struct Replica {
     mark: Option<Mark>,
     newest_keyframe: Option<u64>,
     renditions: Vec<Rendition>,
+    takers: Vec<Box<dyn Taker>>,
 }
 
 /// A place in a stream's log to follow it from, and what came since.
@@ -130,6 +131,7 @@ impl Replica {
             mark: None,
             newest_keyframe: None,
             renditions: Vec::new(),
+            takers: Vec::new(),
         }
     }
 
@@ -192,6 +194,7 @@ impl Replica {
             return;
         }
         self.newest_keyframe = None;
+        self.takers.drain(..).for_each(|mut taker| taker.end());
         let (at, mark, epoch) = (self.log.head(), self.mark.take(), std::mem::take(&mut self.epoch));
         self.schedule.note_change();
         let again = self.ends.back().is_some_and(|end| end.at == at && end.silent == silent);
@@ -249,6 +252,7 @@ impl Replica {
         let media = matches!(class, Class::Keyframe | Class::InterFrame | Class::Audio);
         let (time_ms, arrived_ms) = (entry.time_ms, entry.arrived_ms);
         self.renditions.iter_mut().for_each(|rendition| rendition.push(&entry));
+        self.takers.iter_mut().for_each(|taker| taker.take(&entry));
         let index = self.log.push(entry);
         if media && self.epoch.media.is_none() {
             self.epoch.media = Some((index, time_ms, arrived_ms));

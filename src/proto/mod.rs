@@ -5,6 +5,7 @@ pub mod amf;
 pub mod codec;
 pub mod flv;
 pub mod http;
+pub mod mp4;
 pub mod proxy;
 pub mod rtmp;
 pub mod ts;

@@ -1,9 +1,13 @@
-//! HTTP: the session of a connection whose requests are for live streams, over WebSocket too. Anything else is the
+//! HTTP: the session of a connection whose requests are for live streams, over WebSocket too, and for what is packaged
+//! of them. Anything else is the
 //! control plane's.
+
+mod packaged;
 
 use crate::{
     config::{Config, Proxies, Vhost},
     core::port::{CloseReason, Context, HANDSHAKE_MS_MAX, IO_MS_MAX, Output, Peer, Request, Session, Word},
+    package::Visit,
     proto::{
         address::StreamAddress,
         http::{
@@ -14,6 +18,7 @@ use crate::{
         },
     },
 };
+use packaged::Packaged;
 use smallvec::SmallVec;
 use std::{fmt::Write, sync::Arc, time::SystemTime};
 
@@ -26,13 +31,17 @@ const PING_AFTER_MS: u64 = 25_000;
 /// A WebSocket whose client has not said anything by then, though it was asked, is dead.
 const PONG_MS_MAX: u64 = 60_000;
 
-/// A live stream that somebody wants: what its sink begins with.
+/// What somebody wants of a stream: what its sink begins with.
 #[derive(Debug)]
-pub(crate) struct Wanted {
-    pub(super) format: &'static Format,
-    pub(super) response: Response,
-    pub(super) vhost: Arc<Vhost>,
+pub(crate) enum Wanted {
+    /// All of it, in one response.
+    Live { format: &'static Format, response: Response, vhost: Arc<Vhost> },
+    /// Playlists and segments, in many.
+    Visit(Arc<Visit>),
 }
+
+/// What a request for a live stream makes of it.
+type Live = (&'static Format, Response, Arc<Vhost>);
 
 /// One connection.
 #[derive(Debug)]
@@ -58,6 +67,8 @@ pub(crate) struct HttpSession {
     tc_url: String,
     /// The page that the player stands in.
     referer: String,
+    /// The request for a playlist or a segment that is to be answered.
+    asked: Option<Box<Packaged>>,
 }
 
 /// What a connection is at.
@@ -69,6 +80,12 @@ enum State {
     Asked(u64),
     /// The stream's publisher is waited for until then, in ms of the process's clock, or that is over.
     Waiting(u64, bool),
+    /// A playlist or a segment was asked for, and it is not decided yet whether it may be.
+    Visiting,
+    /// It is to come, by then at the latest, in ms of the process's clock.
+    Awaiting(u64),
+    /// It is sent.
+    Sending,
     /// Media is sent. What a WebSocket's client has said before is still to be looked at, or not.
     Playing(bool),
 }
@@ -90,22 +107,42 @@ impl HttpSession {
             pinged: false,
             tc_url: String::new(),
             referer: String::new(),
+            asked: None,
         }
+    }
+
+    /// Goes on with the next request, if there is one.
+    fn advance(&mut self, context: &Context<'_>) -> Result<(), CloseReason> {
+        while self.state == State::Head && self.queue.is_empty() && !self.input.is_empty() {
+            let before = self.input.len();
+            if let Err(error) = self.next_request(context) {
+                self.keep_alive = false;
+                self.respond(error.status(), &error.to_string());
+                return Err(CloseReason::Protocol(format!("HTTP: {error}")));
+            }
+            if self.input.len() == before {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Reads the next request's head, if it is whole.
     fn next_request(&mut self, context: &Context<'_>) -> Result<(), HeadError> {
         let Some(head) = Head::read(&self.input)? else { return Ok(()) };
         let config = context.config();
+        if self.packaged(&config, &head, context) {
+            return Ok(());
+        }
         let Some(live) = self.live_request(&config, &head) else {
             self.queue.push(Output::HandOver);
             return Ok(());
         };
-        let (request, wanted, tc_url) = live;
+        let (request, (format, response, vhost), tc_url) = live;
         self.input.drain(..head.bytes);
         self.position += head.bytes as u64;
         self.crossdomain = config.http.crossdomain;
-        let framing = wanted.response.framing();
+        let framing = response.framing();
         self.keep_alive = head.keep_alive && framing == Framing::Chunked;
         self.websocket = (framing == Framing::WebSocket).then(websocket::Reader::default);
         (self.tc_url, self.referer) = (tc_url, head.referer);
@@ -120,13 +157,13 @@ impl HttpSession {
         if config.trusted_proxies != Proxies::default() {
             self.queue.push(Output::For(head.forwarded_for));
         }
-        self.state = State::Asked(1000 * u64::from(wanted.vhost.http_remux.wait_stream_s));
-        self.queue.push(Output::Play(Box::new(request), wanted));
+        self.state = State::Asked(1000 * u64::from(vhost.http_remux.wait_stream_s));
+        self.queue.push(Output::Play(Box::new(request), Wanted::Live { format, response, vhost }));
         Ok(())
     }
 
     /// The stream that a head asks for, and its tcUrl; `None` if it is anything else.
-    fn live_request(&self, config: &Config, head: &Head) -> Option<(Request, Wanted, String)> {
+    fn live_request(&self, config: &Config, head: &Head) -> Option<(Request, Live, String)> {
         let (vhost, app, stream) = config.live_stream(&head.vhost(), &head.path).filter(|_| head.is_plain_get())?;
         let format = self.formats.iter().find(|format| head.path.ends_with(format.suffix))?;
         let host = if head.host.contains(':') { format!("[{}]", head.host) } else { head.host.clone() };
@@ -147,7 +184,7 @@ impl HttpSession {
         let refusal = format.refusal.map(refused).unwrap_or_default();
         let response = Response::new(framing, opening, refusal, head.method == "HEAD");
         let request = Request::of(0, address, vhost);
-        Some((request, Wanted { format, response, vhost: Arc::clone(vhost) }, tc_url))
+        Some((request, (format, response, Arc::clone(vhost)), tc_url))
     }
 
     /// What waits unread is bounded.
@@ -229,10 +266,12 @@ impl HttpSession {
             let pong = CloseReason::Late(format!("no pong within {} s", PONG_MS_MAX / 1000));
             return Some((self.heard_ms + PONG_MS_MAX, pong));
         }
+        // A request that waits for its answer is whole.
         if !self.requested || self.state == State::Head && !self.input.is_empty() {
             return Some((self.heard_ms + HANDSHAKE_MS_MAX, request()));
         }
-        (!busy).then_some((self.heard_ms + KEEP_ALIVE_MS_MAX, CloseReason::PeerClosed))
+        let answers = matches!(self.state, State::Visiting | State::Awaiting(_) | State::Sending);
+        (!busy && !answers).then_some((self.heard_ms + KEEP_ALIVE_MS_MAX, CloseReason::PeerClosed))
     }
 }
 
@@ -247,11 +286,7 @@ impl Session for HttpSession {
         self.input.extend_from_slice(std::mem::take(input));
         match self.state {
             State::Head if self.queue.is_empty() => {
-                if let Err(error) = self.next_request(context) {
-                    self.keep_alive = false;
-                    self.respond(error.status(), &error.to_string());
-                    return Err(CloseReason::Protocol(format!("HTTP: {error}")));
-                }
+                self.advance(context)?;
                 // What is a part of a head only is bounded by the head's reader.
                 if self.state == State::Head { Ok(()) } else { self.check_input() }
             }
@@ -259,7 +294,13 @@ impl Session for HttpSession {
                 self.receive_frames(context.now_ms);
                 self.check_input()
             }
-            State::Head | State::Asked(_) | State::Waiting(..) | State::Playing(true) => self.check_input(),
+            State::Head
+            | State::Asked(_)
+            | State::Waiting(..)
+            | State::Playing(true)
+            | State::Visiting
+            | State::Awaiting(_)
+            | State::Sending => self.check_input(),
         }
     }
 
@@ -274,6 +315,9 @@ impl Session for HttpSession {
     fn told(&mut self, word: Word<'_>, context: &Context<'_>) {
         match (word, self.state) {
             (Word::Opened(_), State::Asked(wait_ms)) => self.state = State::Waiting(context.now_ms + wait_ms, false),
+            (Word::Opened(_), State::Visiting) => self.allowed(context),
+            (Word::Changed, State::Awaiting(until_ms)) => self.answer(until_ms, context),
+            (Word::Sent, State::Sending) => self.end_answer(context),
             (Word::PlayRefused(_, why), _) => {
                 self.respond("403 Forbidden", why);
                 self.finish(context);
@@ -309,7 +353,8 @@ impl Session for HttpSession {
         let waits_ms = match self.state {
             State::Waiting(until_ms, false) => Some(until_ms),
             State::Waiting(until_ms, true) => Some(until_ms + IO_MS_MAX),
-            State::Head | State::Asked(_) | State::Playing(_) => None,
+            State::Awaiting(until_ms) => Some(until_ms),
+            State::Head | State::Asked(_) | State::Playing(_) | State::Visiting | State::Sending => None,
         };
         let late_ms = self.late_ms(busy).map(|(late_ms, _)| late_ms);
         waits_ms.into_iter().chain(late_ms).chain(self.ping_ms()).min()
@@ -324,6 +369,11 @@ impl Session for HttpSession {
             && until_ms <= context.now_ms
         {
             self.state = State::Waiting(until_ms, true);
+        }
+        if let State::Awaiting(until_ms) = self.state
+            && until_ms <= context.now_ms
+        {
+            self.give_up(context);
         }
         self.late_ms(busy).filter(|(late_ms, _)| *late_ms <= context.now_ms).map(|(_, reason)| reason)
     }
@@ -367,6 +417,7 @@ fn opening(head: &Head, framing: Framing, content_type: &str, crossdomain: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::package::Shelf;
     use arc_swap::ArcSwap;
 
     const FORMATS: &[Format] = &[Format { suffix: ".flv", content_type: "video/x-flv", refusal: None }];
@@ -376,14 +427,15 @@ mod tests {
     fn a_websocket_that_waits_says_nothing() {
         let text = "listen 127.0.0.1:0; vhost __defaultVhost__ { http_remux { enabled on; wait_stream 100; } }";
         let config = ArcSwap::from_pointee(Config::parse("test", text).unwrap());
-        let at = |now_ms| Context::new(now_ms, &config);
+        let shelf = Shelf::default();
+        let at = |now_ms| Context::new(now_ms, &config, &shelf);
         let mut session = HttpSession::new(FORMATS, &at(0));
         let head = b"GET /live/s.flv HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let ping = [0x89, 0x80, 1, 2, 3, 4];
         session.receive(&mut &head[..], &at(0)).unwrap();
-        let Some(Output::Play(request, wanted)) = session.poll() else { panic!("a play") };
-        assert_eq!((&*request.key, wanted.response.framing()), ("__defaultVhost__/live/s", Framing::WebSocket));
+        let Some(Output::Play(request, Wanted::Live { response, .. })) = session.poll() else { panic!("a play") };
+        assert_eq!((&*request.key, response.framing()), ("__defaultVhost__/live/s", Framing::WebSocket));
         session.told(Word::Opened(0), &at(0));
         session.receive(&mut &ping[..], &at(10)).unwrap();
         assert!(session.timeout(true, &at(26_000)).is_none());
@@ -404,7 +456,8 @@ mod tests {
     fn a_missing_stream_is_waited_for() {
         let text = "listen 127.0.0.1:0; vhost __defaultVhost__ { http_remux { enabled on; wait_stream 3; } }";
         let config = ArcSwap::from_pointee(Config::parse("test", text).unwrap());
-        let at = |now_ms| Context::new(now_ms, &config);
+        let shelf = Shelf::default();
+        let at = |now_ms| Context::new(now_ms, &config, &shelf);
         let mut session = HttpSession::new(FORMATS, &at(0));
         session.receive(&mut &b"GET /live/s.flv HTTP/1.1\r\nHost: h\r\n\r\n"[..], &at(0)).unwrap();
         assert!(matches!(session.poll(), Some(Output::Play(..))));

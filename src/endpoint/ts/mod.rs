@@ -1,14 +1,13 @@
 //! HTTP-TS and WebSocket-TS: a stream as an MPEG transport stream, with H.264 or HEVC, and AAC or MP3.
 //!
-//! The packets are made once per shard ([`render`]), at the stream's own time, so that they are the same for
+//! The packets are made once per shard ([`crate::package::ts`]), at the stream's own time, so that they are the same for
 //! everybody: a reader's own are the first few alone.
-
-pub(super) mod render;
 
 use crate::{
     config::{HttpRemux, Vhost},
     core::port::{Frame, ImageKey, Sink, Start},
     media::{Kind, Subscription},
+    package::ts as render,
     proto::{
         Write,
         flv::TagKind,

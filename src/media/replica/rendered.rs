@@ -1,7 +1,7 @@
 //! What is made of a stream's entries for readers of one kind.
 
 use super::Replica;
-use crate::media::{Headers, Kind, LOG_BYTES_MAX, Reader, Rendition};
+use crate::media::{Headers, Kind, LOG_BYTES_MAX, Reader, Rendition, Taker};
 
 impl Replica {
     /// What is made of the entries, if somebody reads it.
@@ -24,6 +24,11 @@ impl Replica {
             self.renditions.len() - 1
         });
         self.renditions[at].reader()
+    }
+
+    /// Who takes the publish that has begun, from its first entry on.
+    pub fn set_takers(&mut self, takers: Vec<Box<dyn Taker>>) {
+        self.takers = takers;
     }
 
     /// Drops renditions that nobody reads any more.

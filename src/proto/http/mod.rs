@@ -86,6 +86,8 @@ pub struct Head {
     pub referer: String,
     /// Whom the request is from, in a proxy's words: all of `X-Forwarded-For`, else `X-Real-IP`; mostly empty.
     pub forwarded_for: String,
+    /// The part of what is there that is wanted (RFC 9110 §14.2), as it stands.
+    pub range: Option<String>,
     /// Whether a page of another site has sent it, as far as a browser says.
     pub foreign: bool,
     /// Bytes of the head.
@@ -134,6 +136,7 @@ impl Head {
             websocket_key: key.map(str::to_owned),
             referer,
             forwarded_for: fields.forwarded_for(),
+            range: fields.one("range").map(str::to_owned),
             foreign,
             bytes,
         }))
@@ -246,6 +249,19 @@ fn split_target(target: &str) -> Result<(String, String), HeadError> {
         return Err(HeadError::Target);
     }
     Ok((path.into_owned(), query.to_owned()))
+}
+
+/// The bytes of `length` that a `Range` wants, as from and up to (RFC 9110 §14.1.2), empty if there are none such; `None`
+/// is all, where it wants several parts or cannot be read.
+pub fn range(text: &str, length: u64) -> Option<(u64, u64)> {
+    let (first, last) = text.strip_prefix("bytes=")?.trim().split_once('-')?;
+    let (from, to) = match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(first), Ok(last)) if first <= last => (first, last.saturating_add(1).min(length)),
+        (Ok(first), Err(_)) if last.is_empty() => (first, length),
+        (Err(_), Ok(suffix)) if first.is_empty() => (length.saturating_sub(suffix), length),
+        _ => return None,
+    };
+    Some((from.min(to), to))
 }
 
 /// The value of `name` in a query, decoded; the first one if there are several.

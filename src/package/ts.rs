@@ -1,4 +1,4 @@
-//! A stream's entries as packets of a transport stream.
+//! A stream's entries as packets of a transport stream, for players of HTTP-TS and for segments.
 
 use crate::{
     media::{Entry, Headers, Kind, Render},
@@ -17,9 +17,9 @@ use bytes::Bytes;
 /// Both tracks.
 pub static BOTH: Kind = Kind { name: "ts", render: || Box::new(TsRender::new([true, true])) };
 /// `has_audio off`.
-pub(crate) static VIDEO: Kind = Kind { name: "ts of video", render: || Box::new(TsRender::new([true, false])) };
+pub static VIDEO: Kind = Kind { name: "ts of video", render: || Box::new(TsRender::new([true, false])) };
 /// `has_video off`.
-pub(crate) static AUDIO: Kind = Kind { name: "ts of audio", render: || Box::new(TsRender::new([false, true])) };
+pub static AUDIO: Kind = Kind { name: "ts of audio", render: || Box::new(TsRender::new([false, true])) };
 
 /// Frames are due so long after the clock that comes with them, in ms: the other track's may come so late.
 const DELAY_MS: i64 = 150;
@@ -36,7 +36,7 @@ const START_CODE: [u8; 4] = [0, 0, 0, 1];
 
 /// One publish's tracks, and where its packets are.
 #[derive(Debug)]
-struct TsRender {
+pub(super) struct TsRender {
     /// Video, audio.
     wanted: [bool; 2],
     muxer: Muxer,
@@ -85,7 +85,7 @@ impl Pace {
 }
 
 /// How a transport stream has a codec.
-pub(super) fn stream_type(codec: Codec) -> Option<StreamType> {
+pub fn stream_type(codec: Codec) -> Option<StreamType> {
     match &codec.fourcc()? {
         b"avc1" => Some(StreamType::Avc),
         b"hvc1" => Some(StreamType::Hevc),
@@ -96,7 +96,7 @@ pub(super) fn stream_type(codec: Codec) -> Option<StreamType> {
 }
 
 impl TsRender {
-    fn new(wanted: [bool; 2]) -> Self {
+    pub(super) fn new(wanted: [bool; 2]) -> Self {
         Self {
             wanted,
             muxer: Muxer::default(),
@@ -108,6 +108,11 @@ impl TsRender {
             begun: false,
             frame: Vec::new(),
         }
+    }
+
+    /// What comes next stands by itself: it begins with the tables and the clock.
+    pub(super) fn cut(&mut self) {
+        (self.tables_ms, self.clock_ms) = (None, None);
     }
 
     fn set_track(&mut self, pid: Pid, stream_type: Option<StreamType>) {

@@ -1,0 +1,201 @@
+//! Playlists, segments and parts: one answer per request, from memory.
+
+use super::{HttpSession, State, Wanted, origins};
+use crate::{
+    config::{Config, Proxies, Vhost},
+    core::port::{CloseReason, Context, Output, Request},
+    package::{self, Answer, Asked, Blob, Visit},
+    proto::{
+        address::StreamAddress,
+        http::{Head, range},
+    },
+};
+use bytes::Bytes;
+use std::{fmt::Write, sync::Arc, time::SystemTime};
+
+/// How long a request waits for what is to come, in ms: three target durations are usual, and nobody waits for ever.
+const AWAIT_MS_MAX: u64 = 30_000;
+/// How long whoever stands between may keep what never changes, in seconds.
+const CACHED_S: u32 = 3600;
+/// RFC 8216 §4.
+const PLAYLIST: &str = "application/vnd.apple.mpegurl";
+
+/// A request that is to be answered.
+#[derive(Debug)]
+pub(super) struct Packaged {
+    vhost: Arc<Vhost>,
+    host: String,
+    path: String,
+    query: String,
+    range: Option<String>,
+    head_only: bool,
+    visit: Option<Arc<Visit>>,
+}
+
+impl HttpSession {
+    /// Answers a request for something packaged; tells whether it is one.
+    pub(super) fn packaged(&mut self, config: &Config, head: &Head, context: &Context<'_>) -> bool {
+        let Some(vhost) = config.vhost(&head.vhost()).filter(|vhost| vhost.enabled && vhost.hls.is_some()) else {
+            return false;
+        };
+        if !head.is_plain_get() || head.websocket_key.is_some() {
+            return false;
+        }
+        let (path, query) = (&head.path, &head.query);
+        let asked = Asked { vhost, path, query, now_ms: context.now_ms, visit: None };
+        let Some(answer) = package::answer(context.shelf, &asked) else { return false };
+        self.input.drain(..head.bytes);
+        self.position += head.bytes as u64;
+        (self.requested, self.heard_ms) = (true, context.now_ms);
+        self.crossdomain = config.http.crossdomain;
+        self.keep_alive = head.keep_alive;
+        self.referer.clone_from(&head.referer);
+        self.asked = Some(Box::new(Packaged {
+            vhost: Arc::clone(vhost),
+            host: head.host.clone(),
+            path: path.clone(),
+            query: query.clone(),
+            range: head.range.clone(),
+            head_only: head.method == "HEAD",
+            visit: None,
+        }));
+        if config.trusted_proxies != Proxies::default() {
+            self.queue.push(Output::For(head.forwarded_for.clone()));
+        }
+        self.give(answer, context.now_ms + AWAIT_MS_MAX, context);
+        true
+    }
+
+    /// Answers the request at hand, if that can be by now.
+    pub(super) fn answer(&mut self, until_ms: u64, context: &Context<'_>) {
+        let Some(asked) = &self.asked else { return };
+        let Packaged { vhost, path, query, visit, .. } = &**asked;
+        let asked = Asked { vhost, path, query, now_ms: context.now_ms, visit: visit.as_ref() };
+        let answer = package::answer(context.shelf, &asked).unwrap_or(Answer::Gone);
+        self.give(answer, until_ms, context);
+    }
+
+    /// The visit may be.
+    pub(super) fn allowed(&mut self, context: &Context<'_>) {
+        self.answer(context.now_ms + AWAIT_MS_MAX, context);
+    }
+
+    /// What was waited for has not come.
+    pub(super) fn give_up(&mut self, context: &Context<'_>) {
+        self.respond("503 Service Unavailable", "what is asked for has not come in time");
+        self.end_answer(context);
+    }
+
+    /// The answer is on its way: the next request is looked at.
+    pub(super) fn end_answer(&mut self, context: &Context<'_>) {
+        self.asked = None;
+        self.state = State::Head;
+        self.heard_ms = context.now_ms;
+        if !self.keep_alive {
+            self.queue.push(Output::Leave(CloseReason::ResponseEnded));
+        } else if let Err(reason) = self.advance(context) {
+            self.queue.push(Output::Leave(reason));
+        }
+    }
+
+    fn give(&mut self, answer: Answer, until_ms: u64, context: &Context<'_>) {
+        match answer {
+            Answer::Playlist(text, lasting) => self.give_playlist(text, lasting, context),
+            Answer::Blob(blob) => self.give_blob(&blob, context),
+            Answer::Later(shown, version) => {
+                self.state = State::Awaiting(until_ms);
+                self.queue.push(Output::Await(shown, version));
+            }
+            Answer::Ask(visit, key) => self.ask(visit, &key, context),
+            Answer::Full => self.refuse("503 Service Unavailable", "too many players", context),
+            Answer::Bad(why) => self.refuse("400 Bad Request", why, context),
+            Answer::Gone => self.refuse("404 Not Found", "nobody publishes this stream", context),
+        }
+    }
+
+    fn refuse(&mut self, status: &str, why: &str, context: &Context<'_>) {
+        self.respond(status, why);
+        self.end_answer(context);
+    }
+
+    /// Asks whether a visit may be.
+    fn ask(&mut self, visit: Arc<Visit>, key: &str, context: &Context<'_>) {
+        let Some(asked) = &mut self.asked else { return };
+        let (app, stream) = key.split_once('/').and_then(|(_, url)| url.rsplit_once('/')).unwrap_or(("", key));
+        let host = if asked.host.contains(':') { format!("[{}]", asked.host) } else { asked.host.clone() };
+        let address =
+            StreamAddress::resolve(&format!("http://{host}/{app}"), app, &format!("{stream}?{}", asked.query));
+        self.tc_url = format!("rtmp://{}/{app}", asked.vhost.name);
+        let Ok(address) = address else { return self.refuse("404 Not Found", "no such stream", context) };
+        let request = Request::of(0, address, &asked.vhost);
+        asked.visit = Some(Arc::clone(&visit));
+        self.state = State::Visiting;
+        self.queue.push(Output::Play(Box::new(request), Wanted::Visit(visit)));
+    }
+
+    fn give_playlist(&mut self, text: String, lasting: bool, context: &Context<'_>) {
+        let cache = if lasting { format!("max-age={CACHED_S}") } else { "no-cache".to_owned() };
+        let head_only = self.asked.as_ref().is_some_and(|asked| asked.head_only);
+        let head = self.head_of("200 OK", PLAYLIST, text.len() as u64, &cache, "");
+        self.output.extend_from_slice(head.as_bytes());
+        if head_only {
+            self.end_answer(context);
+        } else {
+            self.send(vec![text.into()]);
+        }
+    }
+
+    fn give_blob(&mut self, blob: &Arc<Blob>, context: &Context<'_>) {
+        let Some(asked) = &self.asked else { return };
+        let (wanted, head_only) = (asked.range.as_deref().and_then(|text| range(text, blob.length)), asked.head_only);
+        let (from, to) = wanted.unwrap_or((0, blob.length));
+        let (status, more) = match wanted {
+            None => ("200 OK", "Accept-Ranges: bytes\r\n".to_owned()),
+            Some(_) if from < to => {
+                ("206 Partial Content", format!("Content-Range: bytes {from}-{}/{}\r\n", to - 1, blob.length))
+            }
+            Some(_) => ("416 Range Not Satisfiable", format!("Content-Range: bytes */{}\r\n", blob.length)),
+        };
+        let cache = format!("max-age={CACHED_S}");
+        let head = self.head_of(status, blob.content_type, to - from, &cache, &more);
+        self.output.extend_from_slice(head.as_bytes());
+        if head_only || from == to {
+            return self.end_answer(context);
+        }
+        self.send(part_of(&blob.chunks, from, to));
+    }
+
+    fn send(&mut self, chunks: Vec<Bytes>) {
+        self.state = State::Sending;
+        self.queue.push(Output::Body(chunks));
+    }
+
+    fn head_of(&self, status: &str, content_type: &str, length: u64, cache: &str, more: &str) -> String {
+        let mut head = String::with_capacity(384);
+        let connection = if self.keep_alive { "keep-alive" } else { "close" };
+        // A string takes whatever is written.
+        _ = write!(
+            head,
+            "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nCache-Control: {cache}\r\n\
+             Connection: {connection}\r\n{more}{}Server: corecast\r\nDate: {}\r\n\r\n",
+            origins(self.crossdomain),
+            httpdate::fmt_http_date(SystemTime::now())
+        );
+        head
+    }
+}
+
+/// Bytes of chunks from a place to another, by reference.
+fn part_of(chunks: &[Bytes], from: u64, to: u64) -> Vec<Bytes> {
+    let mut at = 0;
+    let mut found = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        let end = at + chunk.len() as u64;
+        if end > from && at < to {
+            let place = |place: u64| usize::try_from(place.saturating_sub(at)).unwrap_or(usize::MAX).min(chunk.len());
+            found.push(chunk.slice(place(from)..place(to)));
+        }
+        at = end;
+    }
+    found
+}

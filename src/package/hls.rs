@@ -1,0 +1,163 @@
+//! What a request for a playlist or a segment is answered.
+
+use super::{
+    files::Writer,
+    playlist::MARK,
+    shelf::{Blob, Item, Shelf, Shown, Visit, Window},
+};
+use crate::{config::Vhost, proto::http::query_value};
+use std::{fmt::Write, sync::Arc};
+
+/// Longest name of a visit that a player brings itself.
+const CTX_BYTES_MAX: usize = 64;
+/// Segments beyond the newest that a reload may wait for (RFC 8216bis §6.2.5.2).
+const AHEAD_MAX: u64 = 2;
+/// A visit is over after so many windows without a request, as with SRS.
+const VISIT_WINDOWS: u64 = 2;
+
+/// A request.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The vhost, by the request's host.
+    pub vhost: &'a Vhost,
+    /// Decoded, from the first slash on.
+    pub path: &'a str,
+    /// As it stands.
+    pub query: &'a str,
+    /// The process's clock, in ms.
+    pub now_ms: u64,
+    /// The visit that the request has been allowed as.
+    pub visit: Option<&'a Arc<Visit>>,
+}
+
+/// What it is answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// A playlist, and whether it is the same for as long as it lasts.
+    Playlist(String, bool),
+    /// A segment, a part or a header.
+    Blob(Arc<Blob>),
+    /// It is to be asked again when the playlist changes, which is of this version.
+    Later(Arc<Shown>, u64),
+    /// It may be answered if this visit is allowed: of the stream of a key.
+    Ask(Arc<Visit>, Arc<str>),
+    /// There are too many visits.
+    Full,
+    /// It contradicts itself.
+    Bad(&'static str),
+    /// It is not there, or no more.
+    Gone,
+}
+
+/// What lies at a request's path; `None` if nothing does.
+pub fn answer(shelf: &Shelf, asked: &Asked<'_>) -> Option<Answer> {
+    let hls = asked.vhost.hls.as_ref()?;
+    let item = shelf.find(&format!("{}{}", asked.vhost.name, asked.path))?;
+    let ctx = query_value(asked.query, "hls_ctx").filter(|ctx| !ctx.is_empty());
+    let shown = match item {
+        Item::Playlist(shown) => shown,
+        Item::Blob(blob) => {
+            // Whoever asks for segments is still there.
+            ctx.and_then(|ctx| shelf.visit(&ctx, asked.now_ms));
+            return Some(Answer::Blob(blob));
+        }
+        Item::Promised(shown) if shown.is_live() => {
+            return Some(Answer::Later(Arc::clone(&shown), shown.window().version));
+        }
+        Item::Promised(_) => return Some(Answer::Gone),
+    };
+    let window = shown.window();
+    if window.text.is_empty() {
+        return Some(if shown.is_live() { Answer::Later(shown, window.version) } else { Answer::Gone });
+    }
+    if !hls.ctx {
+        return Some(media(asked, &shown, &window, None));
+    }
+    let known = match (asked.visit, &ctx) {
+        (Some(visit), _) => Some(Arc::clone(visit)),
+        (None, Some(ctx)) => shelf.visit(ctx, asked.now_ms),
+        (None, None) => None,
+    };
+    let Some(visit) = known else {
+        let plain = |ctx: &String| ctx.len() <= CTX_BYTES_MAX && ctx.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let id = ctx.filter(plain).unwrap_or_else(new_id);
+        let lasts_ms = VISIT_WINDOWS * hls.window_ms;
+        let visit = shelf.welcome(&id, lasts_ms, asked.now_ms);
+        return Some(visit.map_or(Answer::Full, |visit| Answer::Ask(visit, Arc::clone(&shown.key))));
+    };
+    if ctx.is_none() {
+        return Some(Answer::Playlist(multivariant(asked, &window, &visit, hls.master_relative), false));
+    }
+    Some(media(asked, &shown, &window, Some(&visit).filter(|_| hls.ts_ctx)))
+}
+
+/// Eight letters and digits, as SRS has them.
+fn new_id() -> String {
+    std::iter::repeat_with(fastrand::alphanumeric).take(8).collect()
+}
+
+/// One variant: the stream, for this visit.
+fn multivariant(asked: &Asked<'_>, window: &Window, visit: &Visit, relative: bool) -> String {
+    let (most, average) = window.bandwidth;
+    let path = if relative { asked.path.rsplit('/').next().unwrap_or_default() } else { asked.path };
+    let mut out = String::with_capacity(256);
+    // A string takes whatever is written.
+    _ = writeln!(
+        out,
+        "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-STREAM-INF:BANDWIDTH={},AVERAGE-BANDWIDTH={}{}",
+        most.max(1),
+        average.max(1),
+        window.attributes
+    );
+    _ = write!(out, "{}?hls_ctx={}", super::packager::encoded(path), visit.id);
+    if !asked.query.is_empty() {
+        _ = write!(out, "&{}", asked.query);
+    }
+    out.push('\n');
+    out
+}
+
+/// The media playlist, at once or when it has what is asked for.
+fn media(asked: &Asked<'_>, shown: &Arc<Shown>, window: &Window, visit: Option<&Arc<Visit>>) -> Answer {
+    let number = |name| query_value(asked.query, name).map(|text| text.parse::<u64>());
+    let (sequence, part) = match (number("_HLS_msn"), number("_HLS_part")) {
+        _ if !window.blocking => (None, None),
+        (Some(Err(_)), _) | (_, Some(Err(_))) => return Answer::Bad("_HLS_msn or _HLS_part is no number"),
+        (None, Some(_)) => return Answer::Bad("_HLS_part without _HLS_msn"),
+        (sequence, part) => (sequence.and_then(Result::ok), part.and_then(Result::ok)),
+    };
+    if let Some(sequence) = sequence {
+        let (newest, parts) = window.newest;
+        if sequence > newest + AHEAD_MAX {
+            return Answer::Bad("_HLS_msn is too far ahead");
+        }
+        let is_there = newest > sequence || newest == sequence && part.is_some_and(|part| u64::from(parts) > part);
+        if !is_there && shown.is_live() {
+            return Answer::Later(Arc::clone(shown), window.version);
+        }
+    }
+    let skips =
+        window.blocking && query_value(asked.query, "_HLS_skip").is_some_and(|skip| skip == "YES" || skip == "v2");
+    let text = window.delta.as_ref().filter(|_| skips).unwrap_or(&window.text);
+    let query = visit.map_or_else(String::new, |visit| format!("?hls_ctx={}", visit.id));
+    Answer::Playlist(text.replace(MARK, &query), sequence.is_some())
+}
+
+/// Removes what nobody has published for long.
+pub fn sweep(shelf: &Shelf, writer: &Writer, now_ms: u64) {
+    let is_over = |shown: &Arc<Shown>| {
+        let kept = shown.kept();
+        kept.dispose_ms > 0 && now_ms >= kept.ended_ms + kept.dispose_ms
+    };
+    for shown in shelf.forget(is_over) {
+        let mut kept = shown.kept();
+        let retired: Vec<_> = kept.retired.drain(..).map(|(_, segment)| segment).collect();
+        for segment in kept.segments.drain(..).chain(retired) {
+            segment.leave(shelf);
+            segment.files().for_each(|file| writer.remove(file));
+        }
+        kept.paths.drain(..).for_each(|path| shelf.remove(&path));
+        kept.file.take().into_iter().for_each(|file| writer.remove(file));
+        tracing::info!(stream = %shown.key, "HLS: what is left of the stream is removed (hls_dispose)");
+    }
+}

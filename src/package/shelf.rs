@@ -1,0 +1,283 @@
+//! What is served, by vhost and path, to whichever shard asks; and who waits for what is to come.
+//!
+//! The locks are held for a look-up. A playlist is one text, replaced as a whole.
+
+use super::playlist::Kept;
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::BuildHasher,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+/// Parts of the shelf with a lock each, so that shards seldom meet.
+const ROOMS: usize = 16;
+/// Visits that are remembered; beyond, nobody new is let in.
+pub(super) const VISITS_MAX: usize = 200_000;
+
+/// Something whole: a segment, a part, a header.
+#[derive(Debug)]
+pub struct Blob {
+    /// Its bytes, in order.
+    pub chunks: Box<[Bytes]>,
+    /// How many.
+    pub length: u64,
+    /// RFC 9110 §8.3.
+    pub content_type: &'static str,
+}
+
+impl Blob {
+    /// Of its chunks.
+    pub fn new(chunks: impl Into<Box<[Bytes]>>, content_type: &'static str) -> Arc<Self> {
+        let chunks = chunks.into();
+        let length = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        Arc::new(Self { chunks, length, content_type })
+    }
+}
+
+/// What lies at a path.
+#[derive(Clone, Debug)]
+pub(super) enum Item {
+    Playlist(Arc<Shown>),
+    Blob(Arc<Blob>),
+    /// A part that is announced and not there yet.
+    Promised(Arc<Shown>),
+}
+
+/// A playlist as it is now.
+#[derive(Debug, Default)]
+pub struct Window {
+    /// The text; empty before there is a segment. URIs end in [`super::playlist::MARK`].
+    pub text: String,
+    /// The same without the older segments (`_HLS_skip`), if that may be asked for.
+    pub delta: Option<String>,
+    /// The segment that is being made, and how many parts of it there are.
+    pub newest: (u64, u32),
+    /// EXT-X-TARGETDURATION, in ms.
+    pub target_ms: u64,
+    /// Whether a reload may ask to be answered later.
+    pub blocking: bool,
+    /// Bits a second: of the largest segment, and of all.
+    pub bandwidth: (u64, u64),
+    /// CODECS and RESOLUTION of a multivariant playlist; perhaps empty.
+    pub attributes: String,
+    /// Which playlist of the stream's it is.
+    pub version: u64,
+}
+
+/// A stream's playlist, for as long as it is published, and a while after that.
+#[derive(Debug)]
+pub struct Shown {
+    /// Tells it from all others, for ever.
+    pub id: u64,
+    /// The stream's.
+    pub key: Arc<str>,
+    window: ArcSwap<Window>,
+    live: AtomicBool,
+    /// Shards where somebody waits for the next window.
+    waits: Box<[AtomicBool]>,
+    kept: Mutex<Kept>,
+}
+
+impl Shown {
+    /// The playlist as it is now.
+    pub fn window(&self) -> Arc<Window> {
+        self.window.load_full()
+    }
+
+    /// Whether the stream is published.
+    pub fn is_live(&self) -> bool {
+        self.live.load(Ordering::Acquire)
+    }
+
+    /// Has a shard told when the playlist changes; tells whether it has changed since `version`.
+    pub fn wait(&self, shard: usize, version: u64) -> bool {
+        self.waits[shard].store(true, Ordering::SeqCst);
+        self.window.load().version != version
+    }
+
+    pub(super) fn set_live(&self, live: bool) {
+        self.live.store(live, Ordering::Release);
+    }
+
+    pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody who plays by one request after the other.
+#[derive(Debug)]
+pub struct Visit {
+    /// `hls_ctx` of its requests.
+    pub id: String,
+    /// It is over when there has been no request for so long, in ms.
+    pub lasts_ms: u64,
+    /// When the last one was, in ms of the process's clock.
+    pub seen_ms: AtomicU64,
+}
+
+/// A shard's list of playlists that have changed.
+#[derive(Debug, Default)]
+struct Door {
+    some: AtomicBool,
+    changed: Mutex<Vec<u64>>,
+}
+
+type Wake = Box<dyn Fn(usize) + Send + Sync>;
+
+/// See the module.
+#[derive(Default)]
+pub struct Shelf {
+    rooms: [RwLock<HashMap<Box<str>, Item, FixedState>>; ROOMS],
+    streams: Mutex<HashMap<Arc<str>, Arc<Shown>>>,
+    visits: Mutex<HashMap<Box<str>, Arc<Visit>>>,
+    doors: OnceLock<(Box<[Door]>, Wake)>,
+    serial: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shelf").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shelf {
+    /// How many shards there are, and how one is woken; once, before anything is served.
+    pub fn open(&self, shards: usize, wake: impl Fn(usize) + Send + Sync + 'static) {
+        self.doors.get_or_init(|| ((0..shards).map(|_| Door::default()).collect(), Box::new(wake)));
+    }
+
+    /// Playlists that have changed for which a shard has waited.
+    pub fn take_changed(&self, shard: usize) -> Vec<u64> {
+        let Some(door) = self.doors.get().and_then(|(doors, _)| doors.get(shard)) else { return Vec::new() };
+        if !door.some.swap(false, Ordering::SeqCst) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *lock(&door.changed))
+    }
+
+    /// Bytes of segments.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn room(&self, path: &str) -> &RwLock<HashMap<Box<str>, Item, FixedState>> {
+        let hash = FixedState::default().hash_one(path);
+        &self.rooms[usize::try_from(hash >> 32).unwrap_or(0) % ROOMS]
+    }
+
+    /// What lies at a path of a vhost.
+    pub(super) fn find(&self, path: &str) -> Option<Item> {
+        self.room(path).read().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+    }
+
+    pub(super) fn put(&self, path: &str, item: Item) {
+        if let Item::Blob(blob) = &item {
+            self.bytes.fetch_add(blob.length, Ordering::Relaxed);
+        }
+        let old = self.room(path).write().unwrap_or_else(PoisonError::into_inner).insert(path.into(), item);
+        self.gone(old);
+    }
+
+    pub(super) fn remove(&self, path: &str) {
+        let old = self.room(path).write().unwrap_or_else(PoisonError::into_inner).remove(path);
+        self.gone(old);
+    }
+
+    /// Removes what is announced, unless it is there by now.
+    pub(super) fn withdraw(&self, path: &str) {
+        let mut room = self.room(path).write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(room.get(path), Some(Item::Promised(_))) {
+            room.remove(path);
+        }
+    }
+
+    fn gone(&self, item: Option<Item>) {
+        if let Some(Item::Blob(blob)) = item {
+            self.bytes.fetch_sub(blob.length, Ordering::Relaxed);
+        }
+    }
+
+    /// The playlist of a stream that is published from now on, at a path of its vhost.
+    pub(super) fn shown(&self, key: &Arc<str>, path: &str) -> Arc<Shown> {
+        let mut streams = lock(&self.streams);
+        let shards = self.doors.get().map_or(0, |(doors, _)| doors.len());
+        let shown = streams.entry(Arc::clone(key)).or_insert_with(|| {
+            Arc::new(Shown {
+                id: self.serial.fetch_add(1, Ordering::Relaxed),
+                key: Arc::clone(key),
+                window: ArcSwap::default(),
+                live: AtomicBool::new(false),
+                waits: (0..shards).map(|_| AtomicBool::new(false)).collect(),
+                kept: Mutex::default(),
+            })
+        });
+        let shown = Arc::clone(shown);
+        // Before anybody can take it for one that is over.
+        shown.set_live(true);
+        drop(streams);
+        self.put(path, Item::Playlist(Arc::clone(&shown)));
+        shown
+    }
+
+    /// Replaces a playlist, and has those told who wait.
+    pub(super) fn show(&self, shown: &Shown, mut window: Window) {
+        window.version = shown.window.load().version + 1;
+        shown.window.store(Arc::new(window));
+        let Some((doors, wake)) = self.doors.get() else { return };
+        for (shard, waits) in shown.waits.iter().enumerate() {
+            if waits.swap(false, Ordering::SeqCst) {
+                lock(&doors[shard].changed).push(shown.id);
+                doors[shard].some.store(true, Ordering::SeqCst);
+                wake(shard);
+            }
+        }
+    }
+
+    /// Streams that are published no more, with what is to be done about each.
+    pub(super) fn forget(&self, mut is_over: impl FnMut(&Arc<Shown>) -> bool) -> Vec<Arc<Shown>> {
+        let mut over = Vec::new();
+        lock(&self.streams).retain(|_, shown| {
+            let gone = !shown.is_live() && is_over(shown);
+            if gone {
+                over.push(Arc::clone(shown));
+            }
+            !gone
+        });
+        over
+    }
+
+    /// Somebody's visit, if there is one of that name; it is seen now.
+    pub(super) fn visit(&self, id: &str, now_ms: u64) -> Option<Arc<Visit>> {
+        let visit = lock(&self.visits).get(id).cloned()?;
+        visit.seen_ms.store(now_ms, Ordering::Relaxed);
+        Some(visit)
+    }
+
+    /// A new visit; `None` if there are too many.
+    pub(super) fn welcome(&self, id: &str, lasts_ms: u64, now_ms: u64) -> Option<Arc<Visit>> {
+        let visit = Arc::new(Visit { id: id.to_owned(), lasts_ms, seen_ms: AtomicU64::new(now_ms) });
+        Some(visit).filter(|_| lock(&self.visits).len() < VISITS_MAX)
+    }
+
+    /// A visit has been allowed.
+    pub fn admit(&self, visit: &Arc<Visit>) {
+        lock(&self.visits).insert(visit.id.as_str().into(), Arc::clone(visit));
+    }
+
+    /// A visit is over.
+    pub fn dismiss(&self, visit: &Visit) {
+        lock(&self.visits).remove(visit.id.as_str());
+    }
+}
