@@ -30,7 +30,7 @@ pub use report::{
 };
 
 use crate::{
-    config::{Config, Service},
+    config::{Config, Service, Vhost},
     programs,
     stats::ShardStats,
     tls,
@@ -99,6 +99,8 @@ pub trait Server: Send + 'static {
     fn reload(&self) -> Receiver<Result<usize, String>>;
     /// What runs beside streams; `None` if nothing ever did.
     fn programs(&self) -> Option<Receiver<Vec<programs::Report>>>;
+    /// Whether shards serve a segment or a playlist at a path of a vhost.
+    fn is_packaged(&self, vhost: &Vhost, path: &str) -> bool;
     /// What tells this process from others: SRS's `server` and `service`.
     fn ids(&self) -> (&str, &str);
     /// What changes must prove where there is no `auth`; empty if nobody can.

@@ -145,7 +145,10 @@ async fn serve(counted: Counted, handed: Handed) {
     let looking = Rc::clone(&plane);
     let is_live = move |head: &Head| {
         let config = looking.api.config();
-        service == Service::Http && head.is_plain_get() && config.live_stream(&head.vhost(), &head.path).is_some()
+        let host = head.vhost();
+        let packaged = || config.vhost(&host).is_some_and(|vhost| looking.api.is_packaged(vhost, &head.path));
+        let is_media = || config.live_stream(&host, &head.path).is_some() || packaged();
+        service == Service::Http && head.is_plain_get() && is_media()
     };
     let gate = Gate::new(receiver, tls, unread, is_live);
     let shared = gate.shared();

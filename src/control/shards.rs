@@ -141,6 +141,10 @@ mod tests {
             unreachable!("nobody asks for them here")
         }
 
+        fn is_packaged(&self, _: &crate::config::Vhost, _: &str) -> bool {
+            false
+        }
+
         fn token(&self) -> &str {
             ""
         }

@@ -163,11 +163,20 @@ impl<E: Endpoints> Connection<E> {
         }
     }
 
+    /// Wakes who waits for an answer, if it is on its way.
+    pub(super) fn wake_answered(&mut self) {
+        if !self.session.is_answering() {
+            self.drained.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
     /// Ends both directions, so that the connection's task sees the end and closes with `reason`.
     pub(super) fn close(&mut self, reason: CloseReason) {
         if self.closing.is_none() {
             self.closing = Some(reason);
             sys::shutdown(self.descriptor);
+            // Its task may wait for an answer to be sent.
+            self.drained.take().into_iter().for_each(Waker::wake);
         }
     }
 

@@ -296,6 +296,7 @@ impl<E: Endpoints> Shard<E> {
             out.copy(&connection.session.take_output());
         }
         connection.flush_again |= !connection.body.is_empty();
+        connection.wake_answered();
     }
 
     fn note_sent(&mut self, stream: StreamId, bytes: u64, skips: u64, age_ms: Option<u64>) {
@@ -379,6 +380,18 @@ impl<E: Endpoints> Shard<E> {
             Target::Remote { .. } => publish.settings.mr_latency_ms.map_or(0, u64::from),
         };
         connection.publishes.iter().map(pause_ms).min().unwrap_or(0)
+    }
+
+    /// Ready when a connection's request is answered, or never will be.
+    pub(crate) fn poll_answered(&mut self, id: usize, cx: &Context<'_>) -> Poll<()> {
+        let Some(connection) = self.connections.get_mut(id).and_then(Option::as_deref_mut) else {
+            return Poll::Ready(());
+        };
+        if !connection.session.is_answering() || connection.closing.is_some() || connection.leaving.is_some() {
+            return Poll::Ready(());
+        }
+        connection.drained = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Ready when nothing of the connection is in flight or waits.

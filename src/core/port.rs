@@ -103,6 +103,16 @@ pub trait Session: fmt::Debug + Send + Sized + 'static {
     /// Is told something.
     fn told(&mut self, word: Word<'_>, context: &Context<'_>);
 
+    /// Whether it answers, and takes no input before it has.
+    fn is_answering(&self) -> bool {
+        false
+    }
+
+    /// Whether it has taken input that it goes on with when it has answered.
+    fn has_input(&self) -> bool {
+        false
+    }
+
     /// What is to be sent beside what sinks write, and clears it.
     fn take_output(&mut self) -> Vec<u8>;
 

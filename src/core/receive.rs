@@ -121,6 +121,10 @@ impl<E: Endpoints> Shard<E> {
                     Outcome::Close(reason) => return Outcome::Close(reason),
                 }
             }
+            let answers = connection.session.is_answering();
+            if answers && (!input.is_empty() || connection.session.has_input()) {
+                return Outcome::Later { unread: input.to_vec() };
+            }
             if !any && input.len() == before {
                 return Outcome::Continue;
             }
@@ -142,7 +146,9 @@ impl<E: Endpoints> Shard<E> {
         }
         let relay = &mut self.relay;
         connection.congested.take_if(|shard| !relay.is_full(*shard));
-        connection.congested.is_some() || connection.publishes.iter().any(Publish::is_pending)
+        connection.session.is_answering() && connection.session.has_input()
+            || connection.congested.is_some()
+            || connection.publishes.iter().any(Publish::is_pending)
     }
 
     /// Whether a connection goes on that had to wait.

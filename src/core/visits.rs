@@ -104,6 +104,7 @@ impl<E: Endpoints> Shard<E> {
             if let Outcome::Close(reason) = outcome {
                 connection.leaving.get_or_insert(reason);
             }
+            connection.wake_answered();
             self.put_back(id, connection);
             self.flush_guarded(id, Turn::Own);
             self.arm_connection(id);

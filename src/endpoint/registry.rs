@@ -79,6 +79,14 @@ macro_rules! endpoints {
                 match self { $(Self::$session(session) => session.told(word, context),)* }
             }
 
+            fn is_answering(&self) -> bool {
+                match self { $(Self::$session(session) => session.is_answering(),)* }
+            }
+
+            fn has_input(&self) -> bool {
+                match self { $(Self::$session(session) => session.has_input(),)* }
+            }
+
             fn take_output(&mut self) -> Vec<u8> {
                 match self { $(Self::$session(session) => session.take_output(),)* }
             }

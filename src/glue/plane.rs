@@ -2,7 +2,7 @@
 
 use super::{Control, Server};
 use crate::{
-    config::Config,
+    config::{Config, Vhost},
     control::{self, Call, hooks::Hooks},
     core::Shared,
     mesh::ring::ShardWaker,
@@ -69,6 +69,10 @@ impl control::Server for Handle {
 
     fn programs(&self) -> Option<Receiver<Vec<programs::Report>>> {
         self.shared.programs.report()
+    }
+
+    fn is_packaged(&self, vhost: &Vhost, path: &str) -> bool {
+        vhost.enabled && vhost.hls.is_some() && self.shared.shelf.has(&vhost.name, path)
     }
 
     fn ids(&self) -> (&str, &str) {

@@ -133,6 +133,7 @@ async fn go_on(local: &Rc<Local>, id: usize, unread: Vec<u8>) -> Outcome {
 /// were sent for it.
 async fn later(local: &Rc<Local>, id: usize, unread: Vec<u8>) -> Outcome {
     glommio::executor().yield_now().await;
+    poll_fn(|cx| local.shard.borrow_mut().poll_answered(id, cx)).await;
     while !local.shard.borrow_mut().may_go_on(id) {
         Timer::new(LOOK_AGAIN).await;
     }

@@ -37,8 +37,8 @@ pub enum Answer {
     Playlist(String, bool),
     /// A segment, a part or a header.
     Blob(Arc<Blob>),
-    /// It is to be asked again when the playlist changes, which is of this version.
-    Later(Arc<Shown>, u64),
+    /// It is to be asked again, as this visit, when the playlist changes, which is of this version.
+    Later(Arc<Shown>, u64, Option<Arc<Visit>>),
     /// It may be answered if this visit is allowed: of the stream of a key.
     Ask(Arc<Visit>, Arc<str>),
     /// There are too many visits.
@@ -62,19 +62,20 @@ pub fn answer(shelf: &Shelf, asked: &Asked<'_>) -> Option<Answer> {
             return Some(Answer::Blob(blob));
         }
         Item::Promised(shown) if shown.is_live() => {
-            return Some(Answer::Later(Arc::clone(&shown), shown.window().version));
+            let version = shown.window().version;
+            return Some(Answer::Later(shown, version, None));
         }
         Item::Promised(_) => return Some(Answer::Gone),
     };
     let window = shown.window();
-    if window.text.is_empty() {
-        return Some(if shown.is_live() { Answer::Later(shown, window.version) } else { Answer::Gone });
+    if window.text.is_empty() && !shown.is_live() {
+        return Some(Answer::Gone);
     }
     if !hls.ctx {
         return Some(media(asked, &shown, &window, None));
     }
     let known = match (asked.visit, &ctx) {
-        (Some(visit), _) => Some(Arc::clone(visit)),
+        (Some(visit), _) => Some(visit.see(asked.now_ms)),
         (None, Some(ctx)) => shelf.visit(ctx, asked.now_ms),
         (None, None) => None,
     };
@@ -85,10 +86,13 @@ pub fn answer(shelf: &Shelf, asked: &Asked<'_>) -> Option<Answer> {
         let visit = shelf.welcome(&id, lasts_ms, asked.now_ms);
         return Some(visit.map_or(Answer::Full, |visit| Answer::Ask(visit, Arc::clone(&shown.key))));
     };
-    if ctx.is_none() {
-        return Some(Answer::Playlist(multivariant(asked, &window, &visit, hls.master_relative), false));
+    if ctx.is_some() {
+        return Some(media(asked, &shown, &window, Some((&visit, hls.ts_ctx))));
     }
-    Some(media(asked, &shown, &window, Some(&visit).filter(|_| hls.ts_ctx)))
+    if window.text.is_empty() {
+        return Some(Answer::Later(shown, window.version, Some(visit)));
+    }
+    Some(Answer::Playlist(multivariant(asked, &window, &visit, hls.master_relative), false))
 }
 
 /// Eight letters and digits, as SRS has them.
@@ -109,7 +113,7 @@ fn multivariant(asked: &Asked<'_>, window: &Window, visit: &Visit, relative: boo
         average.max(1),
         window.attributes
     );
-    _ = write!(out, "{}?hls_ctx={}", super::packager::encoded(path), visit.id);
+    _ = write!(out, "{}?hls_ctx={}", super::names::encoded(path), visit.id);
     if !asked.query.is_empty() {
         _ = write!(out, "&{}", asked.query);
     }
@@ -118,7 +122,11 @@ fn multivariant(asked: &Asked<'_>, window: &Window, visit: &Visit, relative: boo
 }
 
 /// The media playlist, at once or when it has what is asked for.
-fn media(asked: &Asked<'_>, shown: &Arc<Shown>, window: &Window, visit: Option<&Arc<Visit>>) -> Answer {
+fn media(asked: &Asked<'_>, shown: &Arc<Shown>, window: &Window, visit: Option<(&Arc<Visit>, bool)>) -> Answer {
+    let later = || Answer::Later(Arc::clone(shown), window.version, visit.map(|(visit, _)| Arc::clone(visit)));
+    if window.text.is_empty() {
+        return later();
+    }
     let number = |name| query_value(asked.query, name).map(|text| text.parse::<u64>());
     let (sequence, part) = match (number("_HLS_msn"), number("_HLS_part")) {
         _ if !window.blocking => (None, None),
@@ -133,13 +141,14 @@ fn media(asked: &Asked<'_>, shown: &Arc<Shown>, window: &Window, visit: Option<&
         }
         let is_there = newest > sequence || newest == sequence && part.is_some_and(|part| u64::from(parts) > part);
         if !is_there && shown.is_live() {
-            return Answer::Later(Arc::clone(shown), window.version);
+            return later();
         }
     }
     let skips =
         window.blocking && query_value(asked.query, "_HLS_skip").is_some_and(|skip| skip == "YES" || skip == "v2");
     let text = window.delta.as_ref().filter(|_| skips).unwrap_or(&window.text);
-    let query = visit.map_or_else(String::new, |visit| format!("?hls_ctx={}", visit.id));
+    let query =
+        visit.filter(|(_, marks)| *marks).map_or_else(String::new, |(visit, _)| format!("?hls_ctx={}", visit.id));
     Answer::Playlist(text.replace(MARK, &query), sequence.is_some())
 }
 

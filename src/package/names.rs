@@ -1,6 +1,9 @@
 //! Names of files, out of templates such as `[app]/[stream]-[seq].ts`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    path::{Component, Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// What a template's words stand for.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +85,36 @@ pub(super) fn date(at: SystemTime) -> [u64; 6] {
 pub(super) fn timestamp(at_ms: u64) -> String {
     let [year, month, day, hour, minute, second] = date(UNIX_EPOCH + Duration::from_millis(at_ms));
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", at_ms % 1000)
+}
+
+pub(super) fn content_type(mp4: bool, video: bool) -> &'static str {
+    match (mp4, video) {
+        (false, _) => "video/MP2T",
+        (true, true) => "video/mp4",
+        (true, false) => "audio/mp4",
+    }
+}
+
+/// Where files below one directory are for requests that mean those below another: nothing, or `hls/`.
+pub(super) fn prefix(path: &Path, http_dir: &Path) -> String {
+    let plain = |path: &Path| path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
+    let (path, http_dir) = (plain(path), plain(http_dir));
+    match path.strip_prefix(&http_dir) {
+        Ok(rest) if !rest.as_os_str().is_empty() => format!("{}/", rest.to_string_lossy()),
+        Ok(_) | Err(_) => String::new(),
+    }
+}
+
+/// A path as a URI has it.
+pub(super) fn encoded(path: &str) -> String {
+    const KEPT: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+        .remove(b'/')
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'~')
+        .remove(b'=');
+    percent_encoding::utf8_percent_encode(path, KEPT).to_string()
 }
 
 #[cfg(test)]

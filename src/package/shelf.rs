@@ -122,6 +122,14 @@ pub struct Visit {
     pub seen_ms: AtomicU64,
 }
 
+impl Visit {
+    /// There is a request of it now.
+    pub(super) fn see(self: &Arc<Self>, now_ms: u64) -> Arc<Self> {
+        self.seen_ms.store(now_ms, Ordering::Relaxed);
+        Arc::clone(self)
+    }
+}
+
 /// A shard's list of playlists that have changed.
 #[derive(Debug, Default)]
 struct Door {
@@ -180,6 +188,11 @@ impl Shelf {
     /// What lies at a path of a vhost.
     pub(super) fn find(&self, path: &str) -> Option<Item> {
         self.room(path).read().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+    }
+
+    /// Whether something lies at a path of a vhost.
+    pub fn has(&self, vhost: &str, path: &str) -> bool {
+        self.find(&format!("{vhost}{path}")).is_some()
     }
 
     pub(super) fn put(&self, path: &str, item: Item) {
@@ -260,9 +273,7 @@ impl Shelf {
 
     /// Somebody's visit, if there is one of that name; it is seen now.
     pub(super) fn visit(&self, id: &str, now_ms: u64) -> Option<Arc<Visit>> {
-        let visit = lock(&self.visits).get(id).cloned()?;
-        visit.seen_ms.store(now_ms, Ordering::Relaxed);
-        Some(visit)
+        lock(&self.visits).get(id).map(|visit| visit.see(now_ms))
     }
 
     /// A new visit; `None` if there are too many.

@@ -15,6 +15,7 @@ mod crowd;
 mod directives;
 mod forward;
 mod forward_bad;
+mod hls;
 mod holes_audio;
 mod holes_identity;
 mod holes_memory;

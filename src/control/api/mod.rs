@@ -84,6 +84,10 @@ impl Api {
         self.server.config()
     }
 
+    pub(super) fn is_packaged(&self, vhost: &crate::config::Vhost, path: &str) -> bool {
+        self.server.is_packaged(vhost, path)
+    }
+
     pub(super) fn ids(&self) -> (&str, &str) {
         self.server.ids()
     }

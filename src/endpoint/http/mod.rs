@@ -111,22 +111,6 @@ impl HttpSession {
         }
     }
 
-    /// Goes on with the next request, if there is one.
-    fn advance(&mut self, context: &Context<'_>) -> Result<(), CloseReason> {
-        while self.state == State::Head && self.queue.is_empty() && !self.input.is_empty() {
-            let before = self.input.len();
-            if let Err(error) = self.next_request(context) {
-                self.keep_alive = false;
-                self.respond(error.status(), &error.to_string());
-                return Err(CloseReason::Protocol(format!("HTTP: {error}")));
-            }
-            if self.input.len() == before {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     /// Reads the next request's head, if it is whole.
     fn next_request(&mut self, context: &Context<'_>) -> Result<(), HeadError> {
         let Some(head) = Head::read(&self.input)? else { return Ok(()) };
@@ -270,8 +254,7 @@ impl HttpSession {
         if !self.requested || self.state == State::Head && !self.input.is_empty() {
             return Some((self.heard_ms + HANDSHAKE_MS_MAX, request()));
         }
-        let answers = matches!(self.state, State::Visiting | State::Awaiting(_) | State::Sending);
-        (!busy && !answers).then_some((self.heard_ms + KEEP_ALIVE_MS_MAX, CloseReason::PeerClosed))
+        (!busy && !self.is_answering()).then_some((self.heard_ms + KEEP_ALIVE_MS_MAX, CloseReason::PeerClosed))
     }
 }
 
@@ -279,14 +262,21 @@ impl Session for HttpSession {
     type Sink = Wanted;
 
     fn receive(&mut self, input: &mut &[u8], context: &Context<'_>) -> Result<(), CloseReason> {
-        if self.input.is_empty() && !input.is_empty() && self.websocket.is_none() {
+        if self.input.is_empty() && !input.is_empty() && self.websocket.is_none() && !self.is_answering() {
             // A head must be whole in time from its first byte on.
             self.heard_ms = context.now_ms;
+        }
+        if self.is_answering() {
+            return Ok(());
         }
         self.input.extend_from_slice(std::mem::take(input));
         match self.state {
             State::Head if self.queue.is_empty() => {
-                self.advance(context)?;
+                if let Err(error) = self.next_request(context) {
+                    self.keep_alive = false;
+                    self.respond(error.status(), &error.to_string());
+                    return Err(CloseReason::Protocol(format!("HTTP: {error}")));
+                }
                 // What is a part of a head only is bounded by the head's reader.
                 if self.state == State::Head { Ok(()) } else { self.check_input() }
             }
@@ -339,6 +329,14 @@ impl Session for HttpSession {
             (Word::Finished(_), _) => self.finish(context),
             _ => {}
         }
+    }
+
+    fn is_answering(&self) -> bool {
+        matches!(self.state, State::Visiting | State::Awaiting(_) | State::Sending)
+    }
+
+    fn has_input(&self) -> bool {
+        !self.input.is_empty()
     }
 
     fn take_output(&mut self) -> Vec<u8> {

@@ -86,15 +86,13 @@ impl HttpSession {
         self.end_answer(context);
     }
 
-    /// The answer is on its way: the next request is looked at.
+    /// The answer is on its way: the next request may come, or is there.
     pub(super) fn end_answer(&mut self, context: &Context<'_>) {
         self.asked = None;
         self.state = State::Head;
         self.heard_ms = context.now_ms;
         if !self.keep_alive {
             self.queue.push(Output::Leave(CloseReason::ResponseEnded));
-        } else if let Err(reason) = self.advance(context) {
-            self.queue.push(Output::Leave(reason));
         }
     }
 
@@ -102,7 +100,10 @@ impl HttpSession {
         match answer {
             Answer::Playlist(text, lasting) => self.give_playlist(text, lasting, context),
             Answer::Blob(blob) => self.give_blob(&blob, context),
-            Answer::Later(shown, version) => {
+            Answer::Later(shown, version, visit) => {
+                if let Some(asked) = &mut self.asked {
+                    asked.visit = visit.or(asked.visit.take());
+                }
                 self.state = State::Awaiting(until_ms);
                 self.queue.push(Output::Await(shown, version));
             }
