@@ -1,12 +1,13 @@
 //! SRS's variables of the environment: each overrides a directive, or is accepted or refused as its directive is.
 
 use super::{
-    directives::{self, KNOWN},
+    directives::Known,
     faults::{Fault, nearest},
     place::{Place, Word},
     section::Loader,
     srs::{ACCEPTED, MISSING},
     syntax::Directive,
+    table::KNOWN,
 };
 
 /// Spellings of SRS's that do not follow from a directive's name. They matter only to what is not built yet, or are
@@ -15,7 +16,7 @@ const OTHERS: &[&str] = &["SRS_VHOST_SRT_TO_RTMP", "SRS_CONFIG_FILE", "SRS_DEVIC
 
 /// Turns variables into directives of a text that looks like the environment.
 pub(super) fn take(loader: &mut Loader, variables: &[(String, String)]) {
-    let known: Vec<String> = KNOWN.iter().flat_map(directives::Known::variables).collect();
+    let known: Vec<String> = KNOWN.iter().flat_map(Known::variables).collect();
     let ours: Vec<&(String, String)> =
         variables.iter().filter(|(name, value)| name.starts_with("SRS_") && !value.trim().is_empty()).collect();
     let text: String = ours.iter().map(|(name, value)| format!("{name}={}\n", value.replace('\n', " "))).collect();

@@ -2,8 +2,9 @@
 //! `conf/full.conf`.
 
 use super::{
-    directives::{Block, KNOWN, Known, Values},
+    directives::{Block, Known, Values},
     secrets::hide_in_urls,
+    table::KNOWN,
 };
 use crate::proto::http::url::HttpUrl;
 use std::fmt;

@@ -112,6 +112,10 @@ pub struct Hooks {
     pub on_play: Vec<HookUrl>,
     /// Told when a play ends.
     pub on_stop: Vec<HookUrl>,
+    /// Told of a segment of HLS.
+    pub on_hls: Vec<HookUrl>,
+    /// Told of a recording that is whole.
+    pub on_dvr: Vec<HookUrl>,
     /// For all URLs of an event together, in ms. Ours: `timeout`.
     pub timeout_ms: u32,
     /// Whether no answer allows. Ours: `on_failure allow`.

@@ -5,6 +5,7 @@
 //! (`explain`).
 
 mod directives;
+mod dvr;
 mod environment;
 mod explain;
 mod faults;
@@ -24,7 +25,9 @@ mod section;
 mod source;
 mod srs;
 mod syntax;
+mod table;
 
+pub use dvr::Dvr;
 pub use explain::{Change, Explanation, full};
 pub use faults::{Fault, Faults};
 pub use files::{Files, HttpStatic};
@@ -198,6 +201,8 @@ pub struct Vhost {
     pub programs: Arc<Programs>,
     /// Segments, if they are made.
     pub hls: Option<Arc<Hls>>,
+    /// Recordings, if they are made.
+    pub dvr: Option<Arc<Dvr>>,
     /// HTTP-FLV and WebSocket-FLV.
     pub http_remux: HttpRemux,
     /// Files of its own.

@@ -1,6 +1,9 @@
 //! What of a configuration's text is not for everybody's eyes: it is shown as so many asterisks.
 
-use super::directives::{KNOWN, Known, Values};
+use super::{
+    directives::{Known, Values},
+    table::KNOWN,
+};
 use std::ops::Range;
 
 /// What a URL's query says that is no secret.

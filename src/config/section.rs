@@ -3,12 +3,13 @@
 
 use super::{
     HookUrl, Listen, Service,
-    directives::{Block, KNOWN, Known, Values, known},
+    directives::{Block, Known, Values},
     explain::{Line, Origin, quoted},
     faults::{Fault, nearest},
     place::{Place, Sources, Word},
     srs::{ACCEPTED, MISSING, Missing},
     syntax::Directive,
+    table::{KNOWN, known},
 };
 use crate::proto::http::url::HttpUrl;
 use std::{

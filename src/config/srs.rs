@@ -23,9 +23,7 @@ pub(super) const ACCEPTED: &[(Block, &str, &str)] = &[
     (Block::HttpApiRaw, "allow_query", "as with SRS 7"),
     (Block::HttpApiRaw, "allow_update", "as with SRS 7"),
     (Block::HttpApiAuth, "rtc_bearer_enabled", "it guards WebRTC's signalling, which is not there yet"),
-    (Block::HttpHooks, "on_dvr", "nothing is recorded yet, so there is nothing to tell"),
-    (Block::HttpHooks, "on_hls", "there is no HLS yet, so there is nothing to tell"),
-    (Block::HttpHooks, "on_hls_notify", "there is no HLS yet, so there is nothing to tell"),
+    (Block::HttpHooks, "on_hls_notify", "it is not there yet; on_hls is"),
     (Block::Hls, "hls_on_error", "what goes wrong with files is in the log; live goes on"),
     (Block::Hls, "hls_nb_notify", "on_hls_notify is not there yet"),
     (Block::Hls, "hls_dts_directly", "sound's times are whole frames in MP4, and the stream's in a transport stream"),
@@ -92,7 +90,6 @@ missing! {
     Vhost "dash" "DASH":
         enabled dash_fragment dash_update_period dash_timeshift dash_path dash_mpd_file dash_window_size dash_cleanup
         dash_dispose;
-    Vhost "dvr" "recording": enabled dvr_apply dvr_plan dvr_path dvr_duration dvr_wait_keyframe time_jitter;
     Vhost "rtc" "WebRTC":
         enabled nack nack_no_copy nack_prefer_rtx twcc stun_timeout stun_strict_check dtls_role dtls_version drop_for_pt
         rtmp_to_rtc keep_bframe keep_avc_nalu_sei opus_bitrate rtc_to_rtmp pli_for_rtmp aac_bitrate init_rate_from_sdp

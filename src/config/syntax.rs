@@ -1,10 +1,10 @@
 //! SRS's configuration syntax: `name args;`, `name args { … }`, `#` comments, quotes.
 
 use super::{
-    directives::KNOWN,
     faults::Fault,
     place::{Place, Word},
     srs,
+    table::KNOWN,
 };
 use std::{iter::Peekable, ops::Range};
 use winnow::{

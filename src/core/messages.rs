@@ -6,6 +6,7 @@ use super::{
     outbound::Follow,
     place,
     port::{CloseReason, Endpoints},
+    told::FileEvents,
 };
 use crate::{
     media,
@@ -25,7 +26,7 @@ pub(crate) enum ShardMessage<E: Endpoints> {
     /// A publisher that cannot move wants to publish.
     Publish {
         key: String,
-        settings: Box<media::Settings>,
+        begin: Box<(media::Settings, FileEvents)>,
         publisher: Publisher,
         replace: bool,
         follow: Option<Box<Follow>>,
@@ -119,11 +120,12 @@ impl<E: Endpoints> Shard<E> {
         };
         match message {
             ShardMessage::Adopt(moved) => arrived.push(*moved),
-            ShardMessage::Publish { key, settings, publisher, replace, follow } => {
+            ShardMessage::Publish { key, begin, publisher, replace, follow } => {
                 if replace {
                     self.oust(&key, None);
                 }
-                let stream = self.begin_stream(&key, *settings, publisher).ok();
+                let (settings, told) = *begin;
+                let stream = self.begin_stream(&key, settings, publisher, told).ok();
                 changed.extend(stream);
                 follow.filter(|_| stream.is_some()).into_iter().for_each(|follow| self.follow(follow));
                 let home = self.relay.me();

@@ -9,6 +9,7 @@ use super::{
     port::{CloseReason, Endpoints, Id, Request, Session, Word},
     publish::{Publish, Summary, Target},
     settings::stream_settings,
+    told::FileEvents,
 };
 use crate::{
     config::{Action, Takeover},
@@ -67,6 +68,7 @@ impl<E: Endpoints> Shard<E> {
         let Request { id: number, ref key, ref vhost, .. } = *request;
         let on_end = self.unpublish_event(connection, &request);
         let settings = stream_settings(vhost);
+        let told = self.file_events(connection, &request);
         let replace = vhost.publish.takeover == Takeover::Replace;
         if connection.publishes.iter().any(|publish| publish.id == number)
             || connection.plays.iter().any(|play| play.id == number)
@@ -90,7 +92,7 @@ impl<E: Endpoints> Shard<E> {
             if replace {
                 self.oust(key, Some((id, connection)));
             }
-            return match self.begin_stream(key, settings, publisher) {
+            return match self.begin_stream(key, settings, publisher, told) {
                 Ok(stream) => {
                     let mut publish = new(Target::Home(stream));
                     self.shared.begin_programs(&mut publish);
@@ -119,8 +121,8 @@ impl<E: Endpoints> Shard<E> {
         }
         // The connection is needed here too: its tags go home one by one. It is not read before the home has agreed.
         connection.publishes.push(new(Target::Remote { shard: home, stream: None }));
-        let (key, settings) = (key.clone(), Box::new(settings));
-        self.relay.send(home, ShardMessage::Publish { key, settings, publisher, replace, follow });
+        let (key, begin) = (key.clone(), Box::new((settings, told)));
+        self.relay.send(home, ShardMessage::Publish { key, begin, publisher, replace, follow });
         Outcome::Continue
     }
 
@@ -130,10 +132,11 @@ impl<E: Endpoints> Shard<E> {
         key: &str,
         settings: Settings,
         publisher: Publisher,
+        told: FileEvents,
     ) -> Result<StreamId, Busy> {
         let id = self.relay.publish(key, settings, publisher)?;
         if let Some(stream) = self.relay.stream_mut(id) {
-            stream.replica.set_takers(self.shared.takers(key));
+            stream.replica.set_takers(self.shared.takers(key, told));
         }
         Ok(id)
     }

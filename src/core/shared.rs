@@ -1,12 +1,15 @@
 //! What all shards share; nothing of it is touched on the data path.
 
-use super::{audience::Audience, port::Context, publish::Publish};
+use super::{audience::Audience, port::Context, publish::Publish, told::FileEvents};
 use crate::{
     config::Config,
-    control::{Handed, hooks::Hooks},
+    control::{
+        Handed,
+        hooks::{self, Hooks},
+    },
     media::Taker,
     mesh::seats::Seats,
-    package::{Name, Packager, Shelf, Writer},
+    package::{Made, Name, Packager, Place, Recorder, Shelf, Tell, Writer},
     programs::Programs,
     sys::{self, CpuMask},
     tls,
@@ -118,19 +121,35 @@ impl Shared {
         Context::new(self.now_ms(), &self.config, &self.shelf)
     }
 
-    /// Who takes a publish of a stream beside its players, by its key.
-    pub(super) fn takers(&self, key: &str) -> Vec<Box<dyn Taker>> {
+    /// Who takes a publish of a stream beside its players, by its key, and whom they tell of what they make.
+    pub(super) fn takers(&self, key: &str, told: FileEvents) -> Vec<Box<dyn Taker>> {
         let (vhost, url) = key.split_once('/').unwrap_or((key, ""));
         let (app, stream) = url.rsplit_once('/').unwrap_or(("", url));
         let config = self.config();
-        let Some(hls) = config.vhost_named(vhost).and_then(|vhost| vhost.hls.as_ref()) else { return Vec::new() };
-        let name =
-            Name { key: key.to_owned(), vhost: vhost.to_owned(), app: app.to_owned(), stream: stream.to_owned() };
-        let packager = Packager::new(&self.shelf, &self.writer, hls, &config.http.dir, name, self.since_1970_ms);
-        if packager.is_none() {
-            tracing::warn!(stream = %key, "no HLS: its name cannot be a file's");
+        let Some(vhost) = config.vhost_named(vhost) else { return Vec::new() };
+        let name = Name { key: key.into(), vhost: vhost.name.clone(), app: app.into(), stream: stream.into() };
+        let tell = |event: Option<Box<hooks::Event>>| -> Option<Tell> {
+            let (event, hooks) = (event?, self.hooks.clone());
+            Some(Arc::new(move |made: Made| {
+                let mut event = event.clone();
+                made.fields().into_iter().for_each(|(name, value)| event.body.add(name, value));
+                hooks.tell(*event);
+            }))
+        };
+        let mut takers: Vec<Box<dyn Taker>> = Vec::new();
+        if let Some(hls) = &vhost.hls {
+            let on_hls = tell(told.on_hls);
+            let place = Place { shelf: &self.shelf, writer: &self.writer, http_dir: &config.http.dir };
+            match Packager::new(place, hls, name.clone(), self.since_1970_ms, on_hls) {
+                Some(packager) => takers.push(Box::new(packager)),
+                None => tracing::warn!(stream = %key, "no HLS: its name cannot be a file's"),
+            }
         }
-        packager.map(|packager| Box::new(packager) as Box<dyn Taker>).into_iter().collect()
+        if let Some(dvr) = vhost.dvr.as_ref().filter(|dvr| dvr.applies(app, stream)) {
+            let on_dvr = tell(told.on_dvr);
+            takers.push(Box::new(Recorder::new(&self.writer, dvr, name, self.since_1970_ms, on_dvr)));
+        }
+        takers
     }
 
     /// Whether no more connections are taken and those that are here come to their end.

@@ -12,6 +12,13 @@ use crate::{
 };
 use std::time::Duration;
 
+/// What is told of the files that are made of a publish, by whoever makes them.
+#[derive(Debug, Default)]
+pub(crate) struct FileEvents {
+    pub(super) on_hls: Option<Box<hooks::Event>>,
+    pub(super) on_dvr: Option<Box<hooks::Event>>,
+}
+
 impl<E: Endpoints> Shard<E> {
     /// Asks about a connection, with the first stream that it publishes or plays; `None` if nobody is to be asked, or
     /// has been.
@@ -58,6 +65,19 @@ impl<E: Endpoints> Shard<E> {
             event
         });
         AtEnd { event, present: self.present(request) }
+    }
+
+    /// What is told of the files that are made of a publish, but for the files.
+    pub(super) fn file_events(&self, connection: &Connection<E>, request: &Request) -> FileEvents {
+        let Hooks { on_hls, on_dvr, .. } = &request.vhost.hooks;
+        let event = |action, urls: &[HookUrl]| {
+            let mut event = self.stream_event(connection, action, urls, request)?;
+            let directory = std::env::current_dir().unwrap_or_default();
+            event.body.add("cwd", directory.display().to_string());
+            add_ids(&mut event.body, request);
+            Some(event)
+        };
+        FileEvents { on_hls: event("on_hls", on_hls), on_dvr: event("on_dvr", on_dvr) }
     }
 
     /// Asks about a play.

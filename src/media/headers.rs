@@ -20,7 +20,7 @@ pub struct Headers {
 
 impl Headers {
     /// Takes an entry over if it is metadata or a setup.
-    pub(super) fn update(&mut self, entry: &Entry) {
+    pub fn update(&mut self, entry: &Entry) {
         match entry.info.class {
             Class::Metadata => {
                 self.metadata = None;

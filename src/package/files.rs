@@ -4,11 +4,11 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, Seek, Write},
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -20,11 +20,35 @@ const JOBS_MAX: usize = 65_536;
 /// Between two lines of the log about what goes wrong.
 const COMPLAINTS: Duration = Duration::from_secs(10);
 
+/// A file that grows, beside the place that it has when it is whole.
 #[derive(Debug)]
+pub(super) struct Log {
+    place: PathBuf,
+    /// Nothing more is written.
+    failed: AtomicBool,
+    file: Mutex<Option<fs::File>>,
+}
+
+impl Log {
+    /// Whether it has an end that was not meant.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    fn fail(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+}
+
+type Done = Box<dyn FnOnce() + Send>;
+
 enum Job {
     /// Written beside its place, and then renamed.
     Put(PathBuf, Vec<Bytes>),
     Remove(PathBuf),
+    Append(Arc<Log>, Bytes),
+    /// What is written over a place of it, and what is done when it is whole.
+    Finish(Arc<Log>, Option<(u64, Bytes)>, Done),
     /// What a file says, if it is there.
     Read(PathBuf, Sender<Option<String>>),
 }
@@ -59,6 +83,27 @@ impl Writer {
         if !self.give(Job::Put(path, chunks)) {
             self.counts.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
+    }
+
+    /// Begins a file that grows.
+    pub(super) fn open(&self, place: PathBuf) -> Arc<Log> {
+        Arc::new(Log { place, failed: AtomicBool::new(false), file: Mutex::new(None) })
+    }
+
+    /// Adds to it, unless something of it is missing already.
+    pub(super) fn append(&self, log: &Arc<Log>, chunk: Bytes) {
+        let bytes = chunk.len() as u64;
+        let fits = self.counts.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= WAITING_BYTES_MAX;
+        if log.has_failed() || !fits || !self.give(Job::Append(Arc::clone(log), chunk)) {
+            self.counts.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.counts.failed.fetch_add(u64::from(!fits), Ordering::Relaxed);
+            log.fail();
+        }
+    }
+
+    /// It is whole: `patch` is written over a place of it, it gets its name, and `done` is called.
+    pub(super) fn finish(&self, log: Arc<Log>, patch: Option<(u64, Bytes)>, done: impl FnOnce() + Send + 'static) {
+        self.give(Job::Finish(log, patch, Box::new(done)));
     }
 
     /// Removes a file.
@@ -99,6 +144,18 @@ fn write(jobs: &Receiver<Job>, counts: &Counts) {
                 counts.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 done
             }
+            Job::Append(log, chunk) => {
+                let done = append(&log, &chunk).map_err(|error| (log.place.clone(), error));
+                counts.waiting_bytes.fetch_sub(chunk.len() as u64, Ordering::Relaxed);
+                done
+            }
+            Job::Finish(log, patch, done) => {
+                let finished = finish(&log, patch).map_err(|error| (log.place.clone(), error));
+                if finished.is_ok() && !log.has_failed() {
+                    done();
+                }
+                finished
+            }
             Job::Remove(path) => match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err((path, error)),
                 Ok(()) | Err(_) => Ok(()),
@@ -118,15 +175,45 @@ fn write(jobs: &Receiver<Job>, counts: &Counts) {
     }
 }
 
-fn put(path: &Path, chunks: &[Bytes]) -> io::Result<()> {
+/// A file's name before it is whole.
+fn beside(path: &Path) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".tmp");
-    let beside = PathBuf::from(beside);
-    let open = || fs::File::create(&beside);
-    let mut file = open().or_else(|error| match (error.kind(), path.parent()) {
-        (io::ErrorKind::NotFound, Some(directory)) => fs::create_dir_all(directory).and_then(|()| open()),
+    beside.into()
+}
+
+/// Makes a file, and its directory if need be.
+fn create(path: &Path) -> io::Result<fs::File> {
+    fs::File::create(path).or_else(|error| match (error.kind(), path.parent()) {
+        (io::ErrorKind::NotFound, Some(directory)) => {
+            fs::create_dir_all(directory).and_then(|()| fs::File::create(path))
+        }
         _ => Err(error),
-    })?;
+    })
+}
+
+fn append(log: &Log, chunk: &[u8]) -> io::Result<()> {
+    let mut file = log.file.lock().unwrap_or_else(PoisonError::into_inner);
+    if log.has_failed() {
+        return Ok(());
+    }
+    if file.is_none() {
+        *file = Some(create(&beside(&log.place)).inspect_err(|_| log.fail())?);
+    }
+    file.as_mut().map_or(Ok(()), |file| file.write_all(chunk)).inspect_err(|_| log.fail())
+}
+
+fn finish(log: &Log, patch: Option<(u64, Bytes)>) -> io::Result<()> {
+    let Some(mut file) = log.file.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
+    if let Some((at, bytes)) = patch {
+        file.seek(io::SeekFrom::Start(at)).and_then(|_| file.write_all(&bytes))?;
+    }
+    fs::rename(beside(&log.place), &log.place)
+}
+
+fn put(path: &Path, chunks: &[Bytes]) -> io::Result<()> {
+    let beside = beside(path);
+    let mut file = create(&beside)?;
     let written = chunks.iter().try_for_each(|chunk| file.write_all(chunk)).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         // It would only take room.

@@ -2,8 +2,8 @@
 
 use super::{
     files::Writer,
-    playlist::MARK,
-    shelf::{Blob, Item, Shelf, Shown, Visit, Window},
+    playlist::{MARK, Window},
+    shelf::{Blob, Item, Shelf, Shown, Visit},
 };
 use crate::{config::Vhost, proto::http::query_value};
 use std::{fmt::Write, sync::Arc};
@@ -162,7 +162,7 @@ pub fn sweep(shelf: &Shelf, writer: &Writer, now_ms: u64) {
         let mut kept = shown.kept();
         let retired: Vec<_> = kept.retired.drain(..).map(|(_, segment)| segment).collect();
         for segment in kept.segments.drain(..).chain(retired) {
-            segment.leave(shelf);
+            shelf.drop_segment(&segment);
             segment.files().for_each(|file| writer.remove(file));
         }
         kept.paths.drain(..).for_each(|path| shelf.remove(&path));

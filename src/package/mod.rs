@@ -7,14 +7,64 @@
 
 mod files;
 mod hls;
+mod intake;
 mod names;
 mod packager;
 mod playlist;
+mod recorder;
 mod shelf;
 mod track;
 pub mod ts;
 
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Tells others of a file.
+pub type Tell = Arc<dyn Fn(Made) + Send + Sync>;
+
+/// A file that has been made, in the words of SRS's hooks.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    /// Where it is.
+    pub file: String,
+    /// A segment's own fields.
+    pub segment: Option<MadeSegment>,
+}
+
+/// The same of a segment.
+#[derive(Clone, Debug, Default)]
+pub struct MadeSegment {
+    /// In seconds.
+    pub duration: f64,
+    /// From the playlist on, or whole.
+    pub url: String,
+    /// The playlist's file.
+    pub m3u8: String,
+    /// The playlist below the HTTP server's root.
+    pub m3u8_url: String,
+    /// Its number.
+    pub sequence: u64,
+}
+
+impl Made {
+    /// What is told of it.
+    pub fn fields(self) -> Vec<(&'static str, Value)> {
+        let mut fields = vec![("file", self.file.into())];
+        if let Some(MadeSegment { duration, url, m3u8, m3u8_url, sequence }) = self.segment {
+            fields.extend([
+                ("duration", duration.into()),
+                ("url", url.into()),
+                ("m3u8", m3u8.into()),
+                ("m3u8_url", m3u8_url.into()),
+                ("seq_no", sequence.into()),
+            ]);
+        }
+        fields
+    }
+}
+
 pub use files::Writer;
 pub use hls::{Answer, Asked, answer, sweep};
-pub use packager::{Name, Packager};
+pub use packager::{Name, Packager, Place};
+pub use recorder::Recorder;
 pub use shelf::{Blob, Shelf, Shown, Visit};

@@ -4,35 +4,30 @@ mod store;
 mod wire;
 
 use super::{
+    Tell,
     files::Writer,
+    intake::Intake,
     names::{Words, prefix},
     playlist::{Key, Map, Segment},
     shelf::{Shelf, Shown},
-    track::{Samples, Track},
+    track::Samples,
     ts::TsRender,
 };
 use crate::{
     config::Hls,
-    media::{Entry, Render, Taker},
-    proto::{
-        codec::{self, Class, Metadata},
-        flv::TagKind,
-    },
+    media::{Entry, Taker},
+    proto::{codec::Class, flv::TagKind},
 };
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
-use std::{mem, path::Path, sync::Arc};
+use std::{fmt, mem, path::Path, sync::Arc};
 
 /// A step of time that makes what comes something else, in ms.
 const STEP_MS: std::ops::RangeInclusive<i64> = -500..=10_000;
-/// A track that was announced, or may come where nothing is, is waited for so long, in ms.
-const WAIT_MS_MAX: u64 = 1000;
 /// Sound before the first picture belongs to it, as far as it is no older, in ms.
 const EARLY_MS_MAX: u64 = 500;
 /// Frames of it.
 const EARLY_MAX: usize = 64;
-/// Bytes of frames that wait with it.
-const HELD_BYTES_MAX: usize = 8 << 20;
 /// Frames after which their rate is known.
 const RATE_FRAMES: i64 = 10;
 /// A piece of a transport stream's segment.
@@ -55,6 +50,17 @@ pub struct Name {
     pub stream: String,
 }
 
+/// Where what is made of streams is put.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// To be served.
+    pub shelf: &'a Arc<Shelf>,
+    /// To be written.
+    pub writer: &'a Arc<Writer>,
+    /// Where the HTTP server has its files.
+    pub http_dir: &'a Path,
+}
+
 /// What a segment's bytes are.
 #[derive(Debug)]
 enum Wire {
@@ -75,7 +81,6 @@ struct Open {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub struct Packager {
     shelf: Arc<Shelf>,
     writer: Arc<Writer>,
@@ -86,19 +91,14 @@ pub struct Packager {
     prefix: String,
     /// When the process's clock was 0, in ms since 1970.
     since_1970_ms: u64,
-    video: Option<Track>,
-    audio: Option<Track>,
-    /// Their sequence headers.
-    setups: [Option<Entry>; 2],
+    /// Its tracks, as far as they are known.
+    intake: Intake,
     /// A track is coded otherwise from the next segment on.
     changed: bool,
     wire: Option<Wire>,
     open: Option<Open>,
     /// The next segment does not follow the last one.
     breaks: bool,
-    /// Frames before it is known what the stream is of, and what its metadata says of that.
-    held: Option<(Vec<Entry>, usize)>,
-    announced: Option<Metadata>,
     /// Sound that a segment is to begin with.
     early: Vec<Entry>,
     /// Of the track that segments are cut by: the last frame, the last keyframe, how far keyframes are apart.
@@ -117,19 +117,21 @@ pub struct Packager {
     key: Option<([u8; 16], Arc<Key>)>,
     /// The path of the part that is announced.
     promised: Option<String>,
+    /// Who is told of each segment.
+    on_hls: Option<Tell>,
     now_ms: u64,
+}
+
+impl fmt::Debug for Packager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packager").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Packager {
     /// A publish begins; `None` if its name cannot be a file's.
-    pub fn new(
-        shelf: &Arc<Shelf>,
-        writer: &Arc<Writer>,
-        hls: &Arc<Hls>,
-        http_dir: &Path,
-        name: Name,
-        since_1970_ms: u64,
-    ) -> Option<Self> {
+    pub fn new(place: Place<'_>, hls: &Arc<Hls>, name: Name, since_1970_ms: u64, on_hls: Option<Tell>) -> Option<Self> {
+        let Place { shelf, writer, http_dir } = place;
         let words = Words { vhost: &name.vhost, app: &name.app, stream: &name.stream };
         let prefix = prefix(&hls.path, http_dir);
         let file = words.fill(&hls.m3u8_file, None)?;
@@ -160,18 +162,14 @@ impl Packager {
             writer: Arc::clone(writer),
             shown,
             hls: Arc::clone(hls),
+            intake: Intake::new(&name.key, "HLS"),
             name,
             prefix,
             since_1970_ms,
-            video: None,
-            audio: None,
-            setups: [None, None],
             changed: false,
             wire: None,
             open: None,
             breaks,
-            held: Some((Vec::new(), 0)),
-            announced: None,
             early: Vec::new(),
             last_ms: 0,
             key_ms: 0,
@@ -182,44 +180,20 @@ impl Packager {
             left,
             key: None,
             promised: None,
+            on_hls,
             now_ms: 0,
         })
     }
 
-    fn set_up(&mut self, entry: &Entry) {
-        if entry.info.class != Class::SETUP || entry.info.track != 0 {
-            return;
-        }
-        let track = Track::read(entry);
-        if let (None, Some(codec)) = (&track, entry.info.codec) {
-            tracing::info!(stream = %self.name.key, %codec, "HLS goes without this track");
-        }
-        self.set_track(entry.tag.kind, track);
-        self.setups[usize::from(entry.tag.kind == TagKind::Audio)] = Some(entry.clone());
-        if let Some(Wire::Ts(render)) = &mut self.wire
-            && !self.changed
-        {
-            render.render(entry);
-        }
-    }
-
-    fn set_track(&mut self, kind: TagKind, track: Option<Track>) {
-        let known = if kind == TagKind::Video { &mut self.video } else { &mut self.audio };
-        if *known != track {
-            self.changed |= self.wire.is_some();
-            *known = track;
-        }
-    }
-
     fn frame(&mut self, entry: &Entry) {
         let is_video = entry.tag.kind == TagKind::Video;
-        let known = if is_video { &self.video } else { &self.audio };
+        let known = if is_video { &self.intake.video } else { &self.intake.audio };
         // Sound that is coded otherwise has no place in this segment.
-        if entry.info.track != 0 || known.is_none() || self.changed && !is_video && self.video.is_some() {
+        if entry.info.track != 0 || known.is_none() || self.changed && !is_video && self.intake.video.is_some() {
             return;
         }
         let time_ms = entry.time_ms;
-        if is_video || self.video.is_none() {
+        if is_video || self.intake.video.is_none() {
             let key = !is_video || entry.info.class == Class::Keyframe;
             if !self.look(time_ms, is_video, key) {
                 return;
@@ -306,30 +280,6 @@ impl Packager {
             self.part_ms = self.part_ms.max((hundredths + 99) / 100 * length_ms / frames + 1);
         }
     }
-
-    /// Holds the first frames until it is known what the stream is of.
-    fn hold(&mut self, entry: &Entry) {
-        let is_video = entry.tag.kind == TagKind::Video;
-        if !is_video && self.audio.is_none() && entry.info.codec.and_then(|codec| codec.fourcc()) == Some(*b".mp3") {
-            self.set_track(TagKind::Audio, Track::mp3(entry.info.payload(&entry.tag.body)));
-        }
-        let Some((held, bytes)) = &mut self.held else { return self.frame(entry) };
-        held.push(entry.clone());
-        *bytes += entry.bytes();
-        let waits_ms = entry.time_ms.abs_diff(held.first().map_or(0, |first| first.time_ms));
-        let late = waits_ms >= WAIT_MS_MAX || *bytes > HELD_BYTES_MAX;
-        let missing = |announced: Option<bool>, known: bool| !known && announced.unwrap_or(true);
-        let announced =
-            (self.announced.map(|metadata| metadata.has_video), self.announced.map(|metadata| metadata.has_audio));
-        if late || !missing(announced.0, self.video.is_some()) && !missing(announced.1, self.audio.is_some()) {
-            self.release();
-        }
-    }
-
-    /// Takes what was held.
-    fn release(&mut self) {
-        self.held.take().into_iter().flat_map(|(held, _)| held).for_each(|entry| self.frame(&entry));
-    }
 }
 
 impl Open {
@@ -343,18 +293,13 @@ impl Open {
 impl Taker for Packager {
     fn take(&mut self, entry: &Entry) {
         self.now_ms = entry.arrived_ms;
-        match entry.info.class {
-            Class::Header { .. } => self.set_up(entry),
-            Class::Keyframe | Class::InterFrame | Class::Audio if entry.time_ms != Entry::BEFORE_MEDIA => {
-                self.hold(entry)
-            }
-            Class::Metadata => self.announced = Some(codec::read_metadata(&entry.tag.body)),
-            Class::Keyframe | Class::InterFrame | Class::Audio | Class::Data => {}
-        }
+        let frames = self.intake.take(entry);
+        self.changed |= self.intake.take_change() && self.wire.is_some();
+        frames.iter().for_each(|frame| self.frame(frame));
     }
 
     fn end(&mut self) {
-        self.release();
+        self.intake.release().iter().for_each(|frame| self.frame(frame));
         self.finish(self.last_ms + self.frame_ms());
         let shown = Arc::clone(&self.shown);
         let mut kept = shown.kept();

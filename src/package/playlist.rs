@@ -1,9 +1,6 @@
 //! Media playlists (RFC 8216, and its second edition for low latency), and what they are made from.
 
-use super::{
-    names::timestamp,
-    shelf::{Shelf, Window},
-};
+use super::names::timestamp;
 use std::{collections::VecDeque, fmt::Write, path::PathBuf, sync::Arc};
 
 /// Stands behind every URI, where a visit's query goes.
@@ -72,15 +69,6 @@ impl Segment {
         let of_key = self.key.as_ref().and_then(|key| key.file.clone());
         self.file.into_iter().chain(of_map).chain(of_key)
     }
-
-    /// It is served no more.
-    pub(super) fn leave(&self, shelf: &Shelf) {
-        shelf.remove(&self.path);
-        if let Some(key) = self.key.as_ref().filter(|key| Arc::strong_count(key) == 1) {
-            shelf.remove(&key.path);
-        }
-        self.parts.iter().for_each(|part| shelf.remove(&part.path));
-    }
 }
 
 /// What a stream's playlist is made from. It outlives a publish.
@@ -104,6 +92,27 @@ pub(super) struct Kept {
     pub(super) target_ms: u64,
 }
 
+/// A playlist as it is now.
+#[derive(Debug, Default)]
+pub struct Window {
+    /// The text; empty before there is a segment. URIs end in [`MARK`].
+    pub text: String,
+    /// The same without the older segments (`_HLS_skip`), if that may be asked for.
+    pub delta: Option<String>,
+    /// The segment that is being made, and how many parts of it there are.
+    pub newest: (u64, u32),
+    /// EXT-X-TARGETDURATION, in ms.
+    pub target_ms: u64,
+    /// Whether a reload may ask to be answered later.
+    pub blocking: bool,
+    /// Bits a second: of the largest segment, and of all.
+    pub bandwidth: (u64, u64),
+    /// CODECS and RESOLUTION of a multivariant playlist; perhaps empty.
+    pub attributes: String,
+    /// Which playlist of the stream's it is.
+    pub version: u64,
+}
+
 /// What a playlist says beside its segments.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Style {
@@ -113,7 +122,7 @@ pub(super) struct Style {
     pub(super) part_ms: Option<u64>,
 }
 
-fn seconds(ms: u64) -> f64 {
+pub(super) fn seconds(ms: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "exact for 285,000 years")]
     let seconds = ms as f64 / 1000.0;
     seconds

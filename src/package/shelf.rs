@@ -2,7 +2,7 @@
 //!
 //! The locks are held for a look-up. A playlist is one text, replaced as a whole.
 
-use super::playlist::Kept;
+use super::playlist::{Kept, Segment, Window};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use foldhash::fast::FixedState;
@@ -48,27 +48,6 @@ pub(super) enum Item {
     Blob(Arc<Blob>),
     /// A part that is announced and not there yet.
     Promised(Arc<Shown>),
-}
-
-/// A playlist as it is now.
-#[derive(Debug, Default)]
-pub struct Window {
-    /// The text; empty before there is a segment. URIs end in [`super::playlist::MARK`].
-    pub text: String,
-    /// The same without the older segments (`_HLS_skip`), if that may be asked for.
-    pub delta: Option<String>,
-    /// The segment that is being made, and how many parts of it there are.
-    pub newest: (u64, u32),
-    /// EXT-X-TARGETDURATION, in ms.
-    pub target_ms: u64,
-    /// Whether a reload may ask to be answered later.
-    pub blocking: bool,
-    /// Bits a second: of the largest segment, and of all.
-    pub bandwidth: (u64, u64),
-    /// CODECS and RESOLUTION of a multivariant playlist; perhaps empty.
-    pub attributes: String,
-    /// Which playlist of the stream's it is.
-    pub version: u64,
 }
 
 /// A stream's playlist, for as long as it is published, and a while after that.
@@ -214,6 +193,15 @@ impl Shelf {
         if matches!(room.get(path), Some(Item::Promised(_))) {
             room.remove(path);
         }
+    }
+
+    /// A segment is served no more.
+    pub(super) fn drop_segment(&self, segment: &Segment) {
+        self.remove(&segment.path);
+        if let Some(key) = segment.key.as_ref().filter(|key| Arc::strong_count(key) == 1) {
+            self.remove(&key.path);
+        }
+        segment.parts.iter().for_each(|part| self.remove(&part.path));
     }
 
     fn gone(&self, item: Option<Item>) {

@@ -104,6 +104,17 @@ fn put_matrix(out: &mut Vec<u8>) {
 
 /// Writes the header of tracks: file type and movie (§4.3, §8.2).
 pub fn put_header(tracks: &[Track], out: &mut Vec<u8>) {
+    put_movie(tracks, None, out);
+}
+
+/// The same for a file whose length will be known when it is whole; returns where that is to be written, as 64 bits of ms.
+pub fn put_file_header(tracks: &[Track], out: &mut Vec<u8>) -> usize {
+    let mut length_at = 0;
+    put_movie(tracks, Some(&mut length_at), out);
+    length_at
+}
+
+fn put_movie(tracks: &[Track], length_at: Option<&mut usize>, out: &mut Vec<u8>) {
     put(out, b"ftyp", |out| {
         out.extend_from_slice(b"iso6");
         put_u32(out, 1);
@@ -123,6 +134,12 @@ pub fn put_header(tracks: &[Track], out: &mut Vec<u8>) {
         });
         tracks.iter().for_each(|track| put_track(track, out));
         put(out, b"mvex", |out| {
+            if let Some(at) = length_at {
+                put_full(out, b"mehd", 0x0100_0000, |out| {
+                    *at = out.len();
+                    put_zeroes(out, 8);
+                });
+            }
             for track in tracks {
                 put_full(out, b"trex", 0, |out| {
                     put_u32(out, track.id);

@@ -13,6 +13,7 @@ mod commands;
 mod conf;
 mod crowd;
 mod directives;
+mod dvr;
 mod forward;
 mod forward_bad;
 mod hls;

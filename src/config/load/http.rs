@@ -233,6 +233,8 @@ fn load_hooks(mut section: Section<'_>) -> Hooks {
         on_unpublish: urls("on_unpublish"),
         on_play: urls("on_play"),
         on_stop: urls("on_stop"),
+        on_hls: urls("on_hls"),
+        on_dvr: urls("on_dvr"),
         timeout_ms: section.number("timeout"),
         fail_open: section.choice("on_failure").0 == "allow",
         trust: load_trust(&mut section, enabled),

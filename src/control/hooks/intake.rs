@@ -20,8 +20,8 @@ const RESERVE_BYTES: usize = 256 << 10;
 const LOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// Every event there is, as SRS calls it.
-pub const ACTIONS: [&str; 7] =
-    ["on_connect", "on_close", "on_publish", "on_unpublish", "on_play", "on_stop", "on_forward"];
+pub const ACTIONS: [&str; 9] =
+    ["on_connect", "on_close", "on_publish", "on_unpublish", "on_play", "on_stop", "on_forward", "on_hls", "on_dvr"];
 
 /// Whether somebody waits for the answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -2,9 +2,10 @@
 
 use super::{Open, Packager, Wire};
 use crate::package::{
+    Made, MadeSegment,
     names::{Moment, Words, content_type, encoded},
-    playlist::{Kept, Key, MARK, Segment, Style, recover},
-    shelf::{Blob, Item, Window},
+    playlist::{Kept, Key, MARK, Segment, Style, Window, recover, seconds},
+    shelf::{Blob, Item},
     track::Track,
 };
 use aws_lc_rs::{
@@ -52,8 +53,10 @@ impl Packager {
             segment.file = Some(place);
         }
         if self.hls.memory {
-            self.shelf.put(&segment.path, Item::Blob(Blob::new(chunks, content_type(mp4, self.video.is_some()))));
+            self.shelf
+                .put(&segment.path, Item::Blob(Blob::new(chunks, content_type(mp4, self.intake.video.is_some()))));
         }
+        self.tell(&segment, &file);
         kept.push(segment, self.hls.window_ms, self.now_ms);
         while kept.retired.front().is_some_and(|(until_ms, _)| *until_ms <= self.now_ms) {
             let Some((_, old)) = kept.retired.pop_front() else { break };
@@ -64,6 +67,23 @@ impl Packager {
             let text = kept.window(Style { fmp4: mp4, part_ms: None }, None, None).text;
             self.writer.put(file.clone(), vec![Bytes::from(text.replace(MARK, ""))]);
         }
+    }
+
+    /// Tells who wants to know of a segment.
+    fn tell(&self, segment: &Segment, file: &str) {
+        let Some(tell) = &self.on_hls else { return };
+        let Some(playlist) = self.words().fill(&self.hls.m3u8_file, None) else { return };
+        let place = |file: &str| self.hls.path.join(file).display().to_string();
+        let url = match playlist.rsplit_once('/') {
+            Some((directory, _)) if !segment.uri.contains("://") && !segment.uri.starts_with('/') => {
+                format!("{directory}/{}", segment.uri)
+            }
+            _ => segment.uri.clone(),
+        };
+        let duration = seconds(segment.duration_ms);
+        let m3u8 = place(&playlist);
+        let made = MadeSegment { duration, url, m3u8, m3u8_url: playlist, sequence: segment.sequence };
+        tell(Made { file: place(file), segment: Some(made) });
     }
 
     /// A segment encrypted, and what with; `None` where segments are not.
@@ -97,7 +117,7 @@ impl Packager {
 
     /// A segment is gone; its header too, if no other has it.
     pub(super) fn drop_segment(&self, old: Segment, kept: &mut Kept) {
-        old.leave(&self.shelf);
+        self.shelf.drop_segment(&old);
         let remove = |file: &Option<PathBuf>| {
             file.iter().filter(|_| self.hls.cleanup).for_each(|file| self.writer.remove(file.clone()));
         };
@@ -154,10 +174,9 @@ impl Packager {
         let open = self.open.as_ref().map(|open| &open.segment);
         let next = next.map(|next| self.uri(&next));
         let window = kept.window(style, open, next.as_deref());
-        let tracks = || [&self.video, &self.audio].into_iter().flatten();
-        let codecs: Vec<&str> = tracks().map(|track| track.codecs.as_str()).collect();
+        let codecs: Vec<&str> = self.intake.tracks().map(|track| track.codecs.as_str()).collect();
         let mut attributes = format!(",CODECS=\"{}\"", codecs.join(","));
-        if let Some((width, height)) = self.video.as_ref().map(Track::size).filter(|size| size.0 > 0) {
+        if let Some((width, height)) = self.intake.video.as_ref().map(Track::size).filter(|size| size.0 > 0) {
             attributes += &format!(",RESOLUTION={width}x{height}");
         }
         self.shelf.show(&self.shown, Window { attributes, ..window });

@@ -57,17 +57,17 @@ impl Packager {
 
     /// A transport stream, unless MP4 is wished for or a codec has no place in it.
     pub(super) fn choose_wire(&mut self) -> bool {
-        let fits = [&self.video, &self.audio].into_iter().flatten().all(Track::fits_ts);
+        let fits = self.intake.tracks().all(Track::fits_ts);
         if !self.hls.fmp4 && fits {
-            let mut render = TsRender::new([self.video.is_some(), self.audio.is_some()]);
-            self.setups.iter().flatten().for_each(|entry| drop(render.render(entry)));
+            let mut render = TsRender::new([self.intake.video.is_some(), self.intake.audio.is_some()]);
+            self.intake.setups.iter().flatten().for_each(|entry| drop(render.render(entry)));
             self.wire = Some(Wire::Ts(Box::new(render)));
             return true;
         }
         if !self.hls.fmp4 {
             tracing::info!(stream = %self.name.key, "HLS by fragments of MP4: no transport stream has these codecs");
         }
-        let tracks: Vec<mp4::Track> = [(1, &self.video), (2, &self.audio)]
+        let tracks: Vec<mp4::Track> = [(1, &self.intake.video), (2, &self.intake.audio)]
             .into_iter()
             .filter_map(|(id, track)| track.as_ref().map(|track| track.of_file(id)))
             .collect();
@@ -89,7 +89,7 @@ impl Packager {
             kept.paths.push(path.clone());
         }
         drop(kept);
-        let blob = Blob::new(vec![header.clone()], content_type(true, self.video.is_some()));
+        let blob = Blob::new(vec![header.clone()], content_type(true, self.intake.video.is_some()));
         if self.hls.memory {
             self.shelf.put(&path, Item::Blob(blob));
         }
@@ -113,7 +113,7 @@ impl Packager {
                 }
             }
             Wire::Mp4 { video, audio, .. } => {
-                let (samples, track) = if is_video { (video, &self.video) } else { (audio, &self.audio) };
+                let (samples, track) = if is_video { (video, &self.intake.video) } else { (audio, &self.intake.audio) };
                 let Some(track) = track else { return };
                 samples.push(track, entry);
                 let bytes = samples.bytes();
@@ -132,7 +132,7 @@ impl Packager {
     pub(super) fn end_part(&mut self, end_ms: i64) {
         let (Some(open), Some(wire)) = (&mut self.open, &mut self.wire) else { return };
         let Wire::Mp4 { video, audio, fragments, .. } = wire else { return };
-        if let Some(track) = &self.video {
+        if let Some(track) = &self.intake.video {
             video.end_last(track.at(end_ms));
         }
         let ((video_start, video), (audio_start, audio)) = (video.take(), audio.take());
@@ -161,7 +161,7 @@ impl Packager {
         self.recovered(&mut kept);
         let Some(file) = self.part_name(kept.sequence, self.open_parts()) else { return };
         let (uri, path) = (self.uri(&file), self.path(&file));
-        self.shelf.put(&path, Item::Blob(Blob::new(vec![bytes], content_type(true, self.video.is_some()))));
+        self.shelf.put(&path, Item::Blob(Blob::new(vec![bytes], content_type(true, self.intake.video.is_some()))));
         if let Some(open) = &mut self.open {
             open.segment.sequence = kept.sequence;
             open.segment.parts.push(Part { uri, path, duration_ms, independent });

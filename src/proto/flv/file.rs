@@ -18,6 +18,21 @@ pub enum FlvError {
     TagType(u8),
 }
 
+/// Writes a file's header, and the back pointer behind it.
+pub fn put_header(audio: bool, video: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[b'F', b'L', b'V', 1, u8::from(audio) << 2 | u8::from(video), 0, 0, 0, 9, 0, 0, 0, 0]);
+}
+
+/// Writes a tag at a time, and the back pointer behind it.
+pub fn put_tag(tag: &Tag, timestamp: u32, out: &mut Vec<u8>) {
+    let [_, l0, l1, l2] = u32::try_from(tag.body.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let [t3, t0, t1, t2] = timestamp.to_be_bytes();
+    out.extend_from_slice(&[tag.kind.type_id(), l0, l1, l2, t0, t1, t2, t3, 0, 0, 0]);
+    out.extend_from_slice(&tag.body);
+    let size = u32::try_from(TAG_HEADER_BYTES + tag.body.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&size.to_be_bytes());
+}
+
 /// Reads a whole FLV file; an unfinished last tag is left out.
 ///
 /// # Errors
