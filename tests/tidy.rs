@@ -21,10 +21,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["proto", "tls"]),
     ("media", &["proto"]),
     ("mesh", &["media", "proto", "stats"]),
+    ("package", &["media", "proto", "config"]),
     ("programs", &["config", "sys"]),
     ("control", &["programs", "proto", "sys", "config", "tls", "stats"]),
-    ("core", &["programs", "control", "mesh", "media", "proto", "sys", "config", "tls", "stats"]),
-    ("endpoint", &["core", "media", "proto", "config"]),
+    ("core", &["package", "programs", "control", "mesh", "media", "proto", "sys", "config", "tls", "stats"]),
+    ("endpoint", &["core", "package", "media", "proto", "config"]),
     ("glue", &["endpoint", "core", "control", "programs", "mesh", "sys", "config", "stats"]),
 ];
 /// Of the shard, endpoints know its words alone.

@@ -183,7 +183,7 @@ pub fn full() -> String {
         describe_blocks(&mut out, block, block.name(), inner);
     }
     out.push_str("\n# One per host name; __defaultVhost__ answers for every other one.");
-    let inner: [Inner; 12] = [
+    let inner: [Inner; 14] = [
         (Block::Publish, &[]),
         (Block::Play, &[]),
         (Block::Forward, &[]),
@@ -192,6 +192,8 @@ pub fn full() -> String {
         (Block::Ingest, &[Block::IngestInput]),
         (Block::HttpRemux, &[]),
         (Block::HttpStatic, &[]),
+        (Block::Hls, &[]),
+        (Block::Dvr, &[]),
         (Block::HttpHooks, &[]),
         (Block::Security, &[]),
         (Block::Refer, &[]),

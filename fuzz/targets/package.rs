@@ -1,0 +1,126 @@
+//! Segments out of whatever is published: fragments of MP4 whose boxes fit, whole packets of a transport stream, and a
+//! playlist that keeps its rules.
+#![no_main]
+
+use bytes::Bytes;
+use corecast::{
+    config::Config,
+    media::{Entry, Taker},
+    package::{self, Answer, Asked, Name, Packager, Place, Shelf, Writer},
+    proto::{
+        codec,
+        flv::{Tag, TagKind},
+        ts::PACKET_BYTES,
+    },
+};
+use corecast_fuzz::{conversation, seeds};
+use libfuzzer_sys::fuzz_target;
+use std::{path::Path, sync::Arc};
+
+/// A setup of AVC, AAC and AV1, so that few bytes lead on.
+const SETUPS: [&[u8]; 3] = [
+    b"\x17\0\0\0\0\x01\x64\0\x1E\xFF\xE1\0\x09\x67\x64\0\x0A\xAC\xD9\x5E\x7E\x40\x01\0\x02\x68\x03",
+    b"\xAF\0\x12\x10",
+    b"\x90av01\x81\x05\x0C\0",
+];
+
+fuzz_target!(init: seeds(streams), |data: &[u8]| {
+    let Some((&flags, data)) = data.split_first() else { return };
+    let fmp4 = if flags & 1 == 0 { "off" } else { "on" };
+    let text = format!(
+        "listen 1; vhost v {{ hls {{ enabled on; hls_ctx off; hls_use_fmp4 {fmp4}; hls_fragment 1; hls_window 5; }} }}"
+    );
+    let config = Config::parse("x", &text).expect("a configuration");
+    let vhost = &config.vhosts[0];
+    let (shelf, writer): (Arc<Shelf>, Arc<Writer>) = Default::default();
+    shelf.open(1, |_| {});
+    let name = Name { key: "v/a/s".into(), vhost: "v".into(), app: "a".into(), stream: "s".into() };
+    let place = Place { shelf: &shelf, writer: &writer, http_dir: Path::new("x") };
+    let hls = vhost.hls.as_ref().expect("HLS");
+    let mut packager = Packager::new(place, hls, name, 1 << 40, None).expect("a name");
+    let (mut time_ms, mut bytes) = (0_i64, 0);
+    for mut tag in tags(data) {
+        if let Some(setup) = tag.body.strip_prefix(b"SETUP").and_then(|rest| SETUPS.get(usize::from(*rest.first()?))) {
+            let kind = if setup.starts_with(b"\xAF") { TagKind::Audio } else { TagKind::Video };
+            tag = Tag { kind, timestamp: tag.timestamp, body: Bytes::from_static(setup) };
+        }
+        time_ms += if tag.timestamp == u32::MAX { -1000 } else { i64::from(tag.timestamp) };
+        bytes += tag.body.len() as u64 + 4096;
+        let info = codec::inspect(tag.kind, &tag.body);
+        let arrived_ms = u64::try_from(time_ms).unwrap_or(0);
+        packager.take(&Entry { tag, info, time_ms, delta_ms: 0, arrived_ms });
+    }
+    packager.end();
+    // Parts and the segments that they make are counted both.
+    assert!(shelf.bytes() <= 2 * bytes, "{} of {bytes}", shelf.bytes());
+    let ask = |path: &str| package::answer(&shelf, &Asked { vhost, path, query: "", now_ms: 0, visit: None });
+    let Some(Answer::Playlist(text, _)) = ask("/a/s.m3u8") else { return };
+    let target = text.split("TARGETDURATION:").nth(1).and_then(|rest| rest.lines().next()?.parse::<f64>().ok());
+    for line in text.lines() {
+        if let Some(duration) = line.strip_prefix("#EXTINF:") {
+            assert!(Some(duration.trim_end_matches(',').parse::<f64>().expect("s").round()) <= target, "{text}");
+        }
+        let uri = match line.strip_prefix("#EXT-X-MAP:URI=\"") {
+            Some(map) => map.trim_end_matches('"'),
+            None if line.starts_with('#') => continue,
+            None => line,
+        };
+        let Some(Answer::Blob(blob)) = ask(&format!("/a/{uri}")) else { panic!("{uri} of {text}") };
+        let bytes = blob.chunks.concat();
+        assert_eq!(blob.length, bytes.len() as u64);
+        if uri.ends_with(".ts") {
+            assert_eq!(bytes.len() % PACKET_BYTES, 0);
+        } else {
+            boxes(&bytes);
+        }
+    }
+});
+
+/// Boxes that fill what they are in.
+fn boxes(mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let size = u32::from_be_bytes(bytes[..4].try_into().expect("a size")) as usize;
+        assert!(size >= 8);
+        if matches!(&bytes[4..8], b"moov" | b"moof" | b"trak" | b"traf" | b"mdia" | b"minf" | b"stbl") {
+            boxes(&bytes[8..size]);
+        }
+        bytes = &bytes[size..];
+    }
+}
+
+/// Kind, a step of time, a length, and a body each.
+fn tags(mut data: &[u8]) -> Vec<Tag> {
+    let mut tags = Vec::new();
+    while let Some((&[kind, step, high, low], rest)) = data.split_first_chunk() {
+        let (body, rest) = rest.split_at(usize::from(u16::from_be_bytes([high & 3, low])).min(rest.len()));
+        let timestamp = if step == 0xFF { u32::MAX } else { u32::from(step) << (kind >> 4) };
+        let kind = TagKind::ALL[usize::from(kind % 3)];
+        tags.push(Tag { kind, timestamp, body: Bytes::copy_from_slice(body) });
+        data = rest;
+    }
+    tags
+}
+
+fn streams() -> Vec<Vec<u8>> {
+    let write = |flags: u8, tags: &[Tag]| {
+        let mut out = vec![flags];
+        for Tag { kind, body, .. } in tags {
+            let body = &body[..body.len().min(0x3FF)];
+            let [high, low] = u16::try_from(body.len()).expect("10 bits").to_be_bytes();
+            out.extend_from_slice(&[0x30 | u8::try_from(kind.index()).expect("0 to 2"), 40, high, low]);
+            out.extend_from_slice(body);
+        }
+        out
+    };
+    let tag = |kind, body: &[u8]| Tag { kind, timestamp: 0, body: Bytes::copy_from_slice(body) };
+    let setup = |number: u8| tag(TagKind::Video, &[&b"SETUP"[..], &[number]].concat());
+    let mut frames = vec![setup(0), setup(1)];
+    for _ in 0..8 {
+        frames.push(tag(TagKind::Video, b"\x17\x01\0\0\x28\0\0\0\x03\x65\x01\x02"));
+        frames.push(tag(TagKind::Audio, b"\xAF\x01sound"));
+        frames.push(tag(TagKind::Video, b"\x27\x01\0\0\x28\0\0\0\x02\x41\x02"));
+    }
+    let av1 = [vec![setup(2)], vec![tag(TagKind::Video, b"\x91av01frame"); 9]].concat();
+    let all = |flags| [write(flags, &frames), write(flags, &av1), write(flags, &conversation::tags())];
+    [0, 1].into_iter().flat_map(all).collect()
+}
