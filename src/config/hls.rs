@@ -88,7 +88,7 @@ impl Hls {
         let (path, path_word) = section.path("hls_path");
         let storage = match storage.as_str() {
             "auto" if path_word.is_some() => "both".to_owned(),
-            "auto" => "memory".to_owned(),
+            "auto" | "ram" => "memory".to_owned(),
             _ => storage,
         };
         let mut name = |directive: &'static str, required: &[&str]| {

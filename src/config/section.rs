@@ -9,7 +9,7 @@ use super::{
     place::{Place, Sources, Word},
     srs::{ACCEPTED, MISSING, Missing},
     syntax::Directive,
-    table::{KNOWN, known},
+    table::{KNOWN, known, parent_of},
 };
 use crate::proto::http::url::HttpUrl;
 use std::{
@@ -446,7 +446,7 @@ impl<'l> Section<'l> {
             // The name may be right and stand in the wrong block.
             let known = KNOWN.iter().find(|known| known.name == name.text).map(|known| known.block);
             let missing = || MISSING.iter().find(|missing| missing.name == name.text).map(|missing| missing.parent);
-            let elsewhere = known.or_else(missing);
+            let elsewhere = known.or_else(missing).or_else(|| parent_of(&name.text));
             let help = match (nearest(&name.text, self.taken.iter().copied()), elsewhere) {
                 (_, Some(Block::Top)) => "it belongs at the top level".to_owned(),
                 (_, Some(block)) => format!("it belongs in `{}`", block.name()),

@@ -7,6 +7,16 @@ pub(super) fn known(block: Block, name: &str) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.block == block && known.name == name)
 }
 
+/// Where a block stands.
+pub(super) fn parent_of(name: &str) -> Option<Block> {
+    let upper = name.to_uppercase();
+    let is_there = |block: &Block| {
+        let prefix = format!("{}{upper}_", block.variable_prefix());
+        KNOWN.iter().any(|known| known.block.name() == name && known.block.variable_prefix() == prefix)
+    };
+    [Block::Top, Block::Vhost].into_iter().find(is_there)
+}
+
 macro_rules! known {
     ($($block:ident { $($name:literal $values:expr, $default:literal, $acts:ident, $effect:literal;)* })*) => {
         /// The table.
@@ -236,7 +246,7 @@ known! {
         "hls_window" Decimal("seconds", 0..=86_400), "60", NextPublish, "Length of a playlist.";
         "hls_recover" Flag, "on", NextPublish, "Whether sequence numbers go on after another publish or a restart.";
         "hls_wait_keyframe" Flag, "on", NextPublish, "Whether segments begin with keyframes.";
-        "hls_storage" Word(&["auto", "memory", "disk", "both"]), "auto", NextPublish,
+        "hls_storage" Word(&["auto", "memory", "ram", "disk", "both"]), "auto", NextPublish,
             "Ours. Where segments are: served from memory, written to files for others to serve, or both. auto: both if hls_path is given, else memory.";
         "hls_path" Path, "./objs/nginx/html", NextPublish, "The directory of the files.";
         "hls_m3u8_file" Text("[app]/[stream].m3u8"), "[app]/[stream].m3u8", NextPublish, "A playlist's name below hls_path, and for requests.";

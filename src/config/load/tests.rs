@@ -70,9 +70,9 @@ fn faults_are_drawn_with_their_place() {
 
 #[test]
 fn every_fault_is_found_at_once() {
-    let text = "listen 70000; max_connections 0; vhost a { tcp_nodelay yes; chunk_size 1; hls { enabled on; } } vhost a { } nonsense 1;";
+    let text = "listen 70000; max_connections 0; vhost a { tcp_nodelay yes; chunk_size 1; dash { enabled on; } } vhost a { } nonsense 1;";
     let found: Vec<_> = faults(text).into_iter().map(|(at, ..)| at).collect();
-    assert_eq!(found, ["70000", "0", "yes", "1", "hls", "a", "nonsense"]);
+    assert_eq!(found, ["70000", "0", "yes", "1", "dash", "a", "nonsense"]);
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn includes_are_read_in_place() {
 /// What SRS has and we do not: refused, or left out with a warning.
 #[test]
 fn what_is_not_supported_is_named() {
-    let text = "listen 1; rtc_server { enabled on; listen 8000; } vhost a { hls { enabled on; } }";
+    let text = "listen 1; rtc_server { enabled on; listen 8000; } vhost a { dash { enabled on; } }";
     let found: Vec<_> = faults(text).into_iter().map(|(at, message, help)| (at, message, help.unwrap())).collect();
     assert_eq!(
         found[0],
@@ -215,7 +215,7 @@ fn what_is_not_supported_is_named() {
             "remove it, or run with --lenient".to_owned()
         )
     );
-    assert_eq!(found[1].0, "hls");
+    assert_eq!(found[1].0, "dash");
     let lenient = Config::load(&Input { text: Some(("x", text)), lenient: true, ..Input::default() }).unwrap();
     assert_eq!((lenient.warnings.list().len(), lenient.config.vhosts.len()), (2, 1));
 }
@@ -253,7 +253,7 @@ fn files_of_srs_start() {
     assert_eq!((vhost.publish.mr_latency_ms, vhost.publish.normal_timeout_ms), (Some(500), 7000));
     assert_eq!(vhost.forward.destinations.len(), 2);
     // What is on is refused, however it is written.
-    assert_eq!(faults("listen 1; vhost a { hls { enabled on; } } srt_server { enabled on; }").len(), 2);
+    assert_eq!(faults("listen 1; vhost a { dash { enabled on; } } srt_server { enabled on; }").len(), 2);
 }
 
 proptest::proptest! {
@@ -293,10 +293,13 @@ fn variables_are_as_their_directives() {
     ] {
         assert_eq!(outcome(name, value), "", "{name}");
     }
-    for name in ["SRS_UTC_TIME", "SRS_VHOST_HTTP_HOOKS_ON_DVR", "SRS_CIRCUIT_BREAKER_ENABLED", "SRS_STATS_NETWORK"] {
+    for name in
+        ["SRS_UTC_TIME", "SRS_VHOST_HTTP_HOOKS_ON_HLS_NOTIFY", "SRS_CIRCUIT_BREAKER_ENABLED", "SRS_STATS_NETWORK"]
+    {
         assert_eq!(outcome(name, "on"), format!("`{name}` is SRS's and changes nothing"));
     }
-    for name in ["SRS_VHOST_HLS_ENABLED", "SRS_RTC_SERVER_ENABLED", "SRS_VHOST_DVR_ENABLED", "SRS_VHOST_RTSP_ENABLED"] {
+    for name in ["SRS_VHOST_DASH_ENABLED", "SRS_RTC_SERVER_ENABLED", "SRS_VHOST_RTC_ENABLED", "SRS_VHOST_RTSP_ENABLED"]
+    {
         let said = outcome(name, "on");
         assert!(said.contains(&format!("`{name}` is SRS's and not supported")) && said.contains("unset it"), "{said}");
         let variables = vec![(name.to_owned(), "on".to_owned())];
@@ -304,7 +307,7 @@ fn variables_are_as_their_directives() {
         let lenient = Config::load(&Input { text, variables, lenient: true, ..Input::default() }).unwrap();
         assert_eq!(lenient.warnings.list().len(), 1, "{name}");
     }
-    assert!(outcome("SRS_VHOST_HLS_ENABELD", "on").contains("is not known"));
+    assert!(outcome("SRS_VHOST_DASH_ENABELD", "on").contains("is not known"));
 }
 
 /// Old spellings stand where they stand today, and go before what is there, as with SRS.
@@ -314,7 +317,7 @@ fn old_spellings_are_taken() {
         "listen 1; is_full on; http_stream { enabled on; listen 8080; } vhost v {
             gop_cache off; play { gop_cache on; queue_length 7; } publish_1stpkt_timeout 3000; mr { enabled on; latency 400; }
             forward 127.0.0.1:2; refer a.com B.com; refer_play c.com; refer_publish d.com; mode local; nack { enabled on; }
-            http_hooks { enabled on; on_dvr http://h/x; on_hls http://h/x; } http_remux { hstrs on; } }",
+            http_hooks { enabled on; on_hls_notify http://h/x; } http_remux { hstrs on; } }",
         &[],
     );
     let vhost = &config.vhosts[0];
@@ -327,7 +330,7 @@ fn old_spellings_are_taken() {
     );
     assert_eq!(vhost.refer.publish, ["d.com"]);
     let lines = warnings.list().len();
-    assert_eq!(lines, 14, "one line each: {warnings}");
+    assert_eq!(lines, 13, "one line each: {warnings}");
 }
 
 /// What is not built is refused where it is switched on, and looked into where it is off.
@@ -335,14 +338,14 @@ fn old_spellings_are_taken() {
 fn blocks_that_are_not_built() {
     let with = |inside: &str| format!("listen 1; vhost v {{ {inside} }}");
     assert!(
-        load(&with("hls { enabled off; hls_fragment 3; } cluster { mode local; } dvr { }"), &[]).warnings.is_empty()
+        load(&with("dash { enabled off; dash_fragment 3; } cluster { mode local; } rtc { }"), &[]).warnings.is_empty()
     );
-    assert_eq!(first_fault(&with("hls { enabled on; }")), "`hls` is SRS's and not supported: HLS");
+    assert_eq!(first_fault(&with("dash { enabled on; }")), "`dash` is SRS's and not supported: DASH");
     assert_eq!(
         first_fault(&with("mode remote; origin 127.0.0.1;")),
         "`cluster` is SRS's and not supported: edge and origin clusters"
     );
-    assert_eq!(first_fault(&with("hls { enabeld on; }")), "`enabeld` is not known in `hls`");
+    assert_eq!(first_fault(&with("dash { enabeld on; }")), "`enabeld` is not known in `dash`");
     assert_eq!(first_fault(&with("http_remux { } http_remux { }")), "`http_remux` is set twice");
     assert_eq!(first_fault(&with("srt_server { enabled on; }")), "`srt_server` is not known in `vhost`");
     assert_eq!(first_fault(&with("refer { enabled on; all http://a/; }")), "`http://a/` is no value for `all`");
