@@ -6,8 +6,9 @@ use crate::{
     media::{Running, aac_only, av1, avc_aac, avc_only, bounded, ffmpeg9, have, hevc, mp3, publish, publish_on},
     peer::connected,
     server::{Server, eventually},
-    web::{Answer, Web, config, get, read_answer, request},
+    web::{Answer, Web, config, get, node_modules, read_answer, request},
 };
+use serde_json::Value;
 use std::{
     fs,
     io::Write,
@@ -443,6 +444,38 @@ fn others_play_hls() {
         let output = gstreamer.output();
         let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         assert!(!said.contains("ERROR") && said.contains("PLAYING"), "{more}: {said}");
+        publisher.kill();
+    }
+}
+
+/// hls.js plays in Chromium without a stall; with low latency it loads parts, and is a second behind at most.
+#[test]
+fn hls_js_plays() {
+    let Some(modules) = node_modules().filter(|_| have("node") && have("chromium") && have("ffmpeg")) else { return };
+    for (more, seconds) in [("hls_use_fmp4 on;", 12), ("", 8)] {
+        let web = Web { server: Server::shards(2, &config("", "", &format!("hls {{ {more} {SHORT} }}"))) };
+        let publisher = publish_on(&avc_aac(), &web.server.url("/live/s"));
+        eventually("segments", || {
+            let master = get(web.http(), "/live/s.m3u8").text();
+            let path = segments(&master).first().map(|path| (*path).to_owned())?;
+            (segments(&get(web.http(), &path).text()).len() > 3).then_some(())
+        });
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/play_hls.mjs");
+        let mut node = bounded("node");
+        node.env("PAGE_MODULES", &modules).arg(script).arg(format!("http://{}/", web.http()));
+        node.arg(web.flv_url("/live/s.m3u8")).arg(seconds.to_string());
+        let said = Running::start(&mut node).success();
+        let said: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+        let number = |when: &str, name: &str| said[when][name].as_f64().unwrap_or_else(|| panic!("{name}: {said}"));
+        let (played, seconds) = (number("after", "time") - number("before", "time"), f64::from(seconds));
+        assert!((0.95 * seconds..1.1 * seconds).contains(&played), "{said}");
+        assert!(number("after", "frames") - number("before", "frames") > 25.0 * seconds, "{said}");
+        assert_eq!(said["after"]["faults"], Value::Array(Vec::new()), "{said}");
+        assert_eq!(number("after", "parts") > 10.0, !more.is_empty(), "{said}");
+        assert!(more.is_empty() || number("after", "latency") < 1.5, "{said}");
+        let target = number("read", "targetDuration");
+        let durations = said["read"]["durations"].as_array().expect("a list");
+        assert!(durations.len() > 3 && durations.iter().all(|s| s.as_f64().expect("s").round() <= target), "{said}");
         publisher.kill();
     }
 }
