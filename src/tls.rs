@@ -27,9 +27,9 @@ const RECORD_BYTES_MAX: usize = 16_384 + 256 + 5;
 /// What a record adds to its content, at most.
 const RECORD_OVERHEAD: usize = 40;
 
-/// Bytes copied at once: from 8 KiB on glibc copies by `rep movsb`, which on AMD's Zen 3 and 4 is several times slower where
+/// Bytes copied at once: beyond 2112 glibc copies by `rep movsb`, which on AMD's Zen 3 and 4 is several times slower where
 /// the destination is not aligned (glibc's bug 30994), as behind a record's header.
-const COPY_BYTES: usize = 4096;
+const COPY_BYTES: usize = 2048;
 
 /// A key and its certificate, ready to accept connections.
 #[derive(Clone)]
