@@ -3,7 +3,7 @@
 use crate::{
     check::{Checker, Faults, Reference},
     clock,
-    scenario::{Players, Scenario},
+    scenario::{self, Players, Scenario},
 };
 use corecast::proto::{
     codec::{self, Class},
@@ -301,7 +301,8 @@ impl Group {
 impl Player {
     pub(crate) fn new(group: &Group, index: usize) -> Self {
         let spec = &group.spec;
-        let checked = !spec.raw && spec.check_every > 0 && index.is_multiple_of(spec.check_every);
+        let looks = !spec.raw && !scenario::is_playlist(&spec.url);
+        let checked = looks && spec.check_every > 0 && index.is_multiple_of(spec.check_every);
         let now = Instant::now();
         let nothing = Progress { amount: 0, media_ms: None, at: now };
         Self {

@@ -7,6 +7,7 @@ mod connect;
 mod executor;
 mod floor;
 mod flv;
+mod hls;
 mod load;
 mod options;
 mod player;

@@ -3,6 +3,7 @@
 use crate::{
     connect,
     flv::{FlvSession, ResponseError},
+    hls::HlsSession,
     load::{Group, Load, Player},
     scenario::{self, Players, Url},
     transport::Transport,
@@ -88,6 +89,7 @@ async fn run(load: Rc<Load>, at: usize, index: usize) {
 enum Session {
     Rtmp(Box<ClientSession>),
     Flv(FlvSession),
+    Hls(Box<HlsSession>),
 }
 
 impl Session {
@@ -95,6 +97,7 @@ impl Session {
         match self {
             Self::Rtmp(session) => session.take_output(),
             Self::Flv(session) => session.take_output(),
+            Self::Hls(session) => session.take_output(),
         }
     }
 }
@@ -141,6 +144,7 @@ async fn live(load: &Load, group: &Group, player: &Player, index: usize) -> Resu
     }
     let mut session = match url {
         Url::Rtmp(url) => Session::Rtmp(Box::new(ClientSession::start(url, Role::Play, Scheme::Simple, index as u64))),
+        Url::Flv(url) if scenario::is_playlist(&template) => Session::Hls(Box::new(HlsSession::start(&url))),
         Url::Flv(url) => Session::Flv(FlvSession::start(&url)),
     };
     transport.send(&session.take_output()).map_err(|error| closed(player, error))?;
@@ -159,12 +163,23 @@ async fn live(load: &Load, group: &Group, player: &Player, index: usize) -> Resu
             };
             future::or(receive, late).await?;
         }
+        let hls = match &mut session {
+            Session::Hls(session) => Some(session.take_pause()),
+            Session::Rtmp(_) | Session::Flv(_) => None,
+        };
+        if let Some(pause) = hls.flatten() {
+            Timer::new(pause).await;
+        }
         let output = session.take_output();
         if !output.is_empty() {
             transport.send(&output).map_err(|error| closed(player, error))?;
         }
         if spec.leave && player.started.get() {
             return Ok(());
+        }
+        if hls.is_some() {
+            glommio::yield_if_needed().await;
+            continue;
         }
         if player.started.get() && !player.is_checked() && transport.is_plain() {
             return drop_all(load, player, spec, &mut transport).await;
@@ -218,6 +233,13 @@ fn take(load: &Load, group: &Group, player: &Player, session: &mut Session, mut 
             }
             if session.is_playing() {
                 player.play(group);
+            }
+            return Ok(());
+        }
+        Session::Hls(session) => {
+            session.receive(input)?;
+            if session.is_playing() && !player.playing.get() {
+                player.start(group, Some(player.connected_at.get()));
             }
             return Ok(());
         }

@@ -111,14 +111,14 @@ fn one() -> usize {
 
 impl Scenario {
     /// Reads a scenario file; its streams are under `base`, such as `rtmp://localhost`, and those that end in
-    /// `.flv` under `http`.
+    /// `.flv` or `.m3u8` under `http`.
     pub(crate) fn read(path: &Path, base: &str, http: &str) -> anyhow::Result<Self> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let mut scenario: Self = toml::from_str(&text).with_context(|| path.display().to_string())?;
         let (base, http) = (base.trim_end_matches('/'), http.trim_end_matches('/'));
         let urls = scenario.publishers.iter_mut().map(|group| &mut group.url);
         for url in urls.chain(scenario.players.iter_mut().map(|group| &mut group.url)) {
-            let base = if url.ends_with(".flv") { http } else { base };
+            let base = if url.ends_with(".flv") || is_playlist(url) { http } else { base };
             *url = format!("{base}/{}", url.trim_start_matches('/'));
         }
         Ok(scenario)
@@ -187,6 +187,11 @@ impl Url {
             Self::Flv(url) => (&url.host, url.port),
         }
     }
+}
+
+/// Whether a URL is a playlist's.
+pub(crate) fn is_playlist(url: &str) -> bool {
+    url.split('?').next().is_some_and(|path| path.ends_with(".m3u8"))
 }
 
 /// A URL of a scenario, {i} and all.

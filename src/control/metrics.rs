@@ -28,6 +28,8 @@ pub(super) struct Seen<'a> {
     pub(super) ids: (&'a str, &'a str),
     pub(super) programs: &'a [programs::Report],
     pub(super) hooks: &'a Hooks,
+    /// Bytes of segments that are served, and files that could not be written.
+    pub(super) stored: (u64, u64),
 }
 
 /// The text so far.
@@ -97,13 +99,26 @@ pub(super) fn write(seen: &Seen<'_>) -> String {
     write_shards(&mut text, seen);
     write_refusals(&mut text, seen.stats);
     write_hooks(&mut text, seen.hooks);
-    text.head("corecast_memory_bytes", "gauge", "Memory by kind: media of the streams, the process as a whole.");
+    text.head(
+        "corecast_memory_bytes",
+        "gauge",
+        "Memory by kind: media of the streams, segments, the process as a whole.",
+    );
     let media: u64 = seen.reports.iter().map(|report| report.media_bytes).sum();
     text.line(format_args!("corecast_memory_bytes{{kind=\"media\"}} {media}"));
     text.line(format_args!("corecast_memory_bytes{{kind=\"process\"}} {}", sys::resident_bytes()));
+    let (segments, faults) = seen.stored;
+    text.line(format_args!("corecast_memory_bytes{{kind=\"segments\"}} {segments}"));
     let connections: u64 = seen.reports.iter().map(|report| report.connections).sum();
     let help = "What the process takes for each connection, beyond its start and the streams' media.";
-    text.one("corecast_connection_memory_bytes", "gauge", help, system::connection_bytes(media, connections));
+    text.one(
+        "corecast_connection_memory_bytes",
+        "gauge",
+        help,
+        system::connection_bytes(media + segments, connections),
+    );
+    let help = "Files of segments and recordings that could not be written, or were left out since the disk is slow.";
+    text.one("corecast_file_faults_total", "counter", help, faults);
     let mut streams: Vec<&StreamReport> = streams.values().map(|(report, _)| report).collect();
     streams.sort_by(|a, b| b.players.cmp(&a.players).then_with(|| a.key.cmp(&b.key)));
     write_streams(&mut text, &streams, seen.exporter.top_streams);
@@ -331,6 +346,7 @@ mod tests {
             ids: ("a", "b"),
             programs: &[],
             hooks: &Hooks::default(),
+            stored: (0, 0),
         };
         let text = write(&seen);
         let players: Vec<&str> = text.lines().filter(|line| line.starts_with("corecast_stream_players{")).collect();

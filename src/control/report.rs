@@ -20,6 +20,8 @@ pub struct ShardReport {
     pub streams: Vec<StreamReport>,
     /// Where its publishes are pushed on to.
     pub forwards: Vec<ForwardReport>,
+    /// Players of HLS that came in on it, by their stream's key.
+    pub visits: Vec<(String, u64)>,
     /// Bytes of media in its streams' logs, and in what is made of them.
     pub media_bytes: u64,
     /// Sends in the kernel.
@@ -198,6 +200,11 @@ pub(super) fn merge(reports: &[ShardReport]) -> BTreeMap<&str, (StreamReport, Ve
         whole.memory_bytes += part.memory_bytes;
         whole.age.add(&part.age);
         flush.push(part.flush_ms);
+    }
+    for (key, players) in reports.iter().flat_map(|report| &report.visits) {
+        if let Some((whole, _)) = merged.get_mut(key.as_str()) {
+            whole.players += players;
+        }
     }
     for forward in reports.iter().flat_map(|report| &report.forwards) {
         if let Some((whole, _)) = merged.get_mut(&*forward.key) {

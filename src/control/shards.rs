@@ -145,6 +145,10 @@ mod tests {
             false
         }
 
+        fn stored(&self) -> (u64, u64) {
+            (0, 0)
+        }
+
         fn token(&self) -> &str {
             ""
         }

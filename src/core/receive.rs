@@ -275,7 +275,7 @@ impl<E: Endpoints> Shard<E> {
     ) -> Outcome {
         if let Some(visit) = sink.visit() {
             let visit = Arc::clone(visit);
-            return self.begin_visit(id, connection, &request, visit);
+            return self.begin_visit(id, connection, &request, visit, sink.client_type());
         }
         let free = !connection.stays && connection.plays.is_empty() && connection.publishes.is_empty();
         if free

@@ -74,6 +74,7 @@ impl<E: Endpoints> Shard<E> {
             ring_entries: self.relay.ring_entries() as u64,
             connections: self.connections.len() as u64,
             forwards: self.forward_reports(),
+            visits: self.visits.players(),
             ..walk.report
         }
     }

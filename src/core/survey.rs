@@ -210,8 +210,10 @@ impl<E: Endpoints> Shard<E> {
     fn page_of_clients(&self, skip: usize, count: usize) -> (Vec<ClientReport>, usize) {
         let Some((_, clients)) = &self.survey.clients else { return (Vec::new(), 0) };
         let page = clients.iter().skip(skip).take(count);
-        let reports = page.filter_map(|token| self.client_report(self.client(*token)?)).collect();
-        (reports, clients.len())
+        let left = count - page.len();
+        let connections = page.filter_map(|token| self.client_report(self.client(*token)?));
+        let visits = self.visits.clients(skip.saturating_sub(clients.len()), left, self.shared.now_ms());
+        (connections.chain(visits).collect(), clients.len() + self.visits.len())
     }
 
     /// Where a client that came in here still is.

@@ -10,6 +10,7 @@ use super::{
     port::{Endpoints, Request, Session, Word},
 };
 use crate::{
+    control::{ClientId, ClientReport},
     package::{self, Shown, Visit},
     proto::Write,
     sys::Gather,
@@ -20,6 +21,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+/// No connection's place.
+const NOWHERE: usize = 0xFFFF_FFFF;
 /// Most bytes of a body in one send.
 const SEND_BYTES_MAX: usize = 256 << 10;
 
@@ -30,13 +33,40 @@ pub(super) struct Visits {
     waiting: HashMap<u64, Vec<u64>>,
     /// Those who have waited, and are to be told.
     woken: VecDeque<u64>,
-    /// That have begun here, with what is told when they end.
-    here: Vec<(Arc<Visit>, AtEnd)>,
+    /// That have begun here.
+    here: Vec<Here>,
+}
+
+#[derive(Debug)]
+struct Here {
+    visit: Arc<Visit>,
+    /// What is told when it ends.
+    on_stop: AtEnd,
+    /// What the API has of it, but for its age.
+    client: Box<ClientReport>,
+    since_ms: u64,
 }
 
 impl Visits {
     pub(super) fn is_pending(&self) -> bool {
         !self.woken.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.here.len()
+    }
+
+    /// Some of them as clients.
+    pub(super) fn clients(&self, skip: usize, count: usize, now_ms: u64) -> impl Iterator<Item = ClientReport> {
+        let some = self.here.iter().skip(skip).take(count);
+        some.map(move |here| ClientReport { alive_ms: now_ms - here.since_ms, ..(*here.client).clone() })
+    }
+
+    /// How many there are of each stream, by its key.
+    pub(super) fn players(&self) -> Vec<(String, u64)> {
+        let mut counts: HashMap<&str, u64> = HashMap::new();
+        self.here.iter().for_each(|here| *counts.entry(&here.client.key).or_default() += 1);
+        counts.into_iter().map(|(key, count)| (key.to_owned(), count)).collect()
     }
 }
 
@@ -48,11 +78,26 @@ impl<E: Endpoints> Shard<E> {
         connection: &mut Connection<E>,
         request: &Request,
         visit: Arc<Visit>,
+        kind: &'static str,
     ) -> Outcome {
         let on_stop = self.stop_event(connection, request);
-        tracing::debug!(peer = %connection.named(), stream = %request.key, visit = %visit.id, "play by HLS");
+        tracing::debug!(peer = %connection.named(), stream = %request.key, visit = %visit.id, client = kind, "play");
         self.shared.shelf.admit(&visit);
-        self.visits.here.push((visit, on_stop));
+        // No connection's: they come and go.
+        self.serial = self.serial.wrapping_add(1);
+        let client = ClientId { shard: self.relay.me(), token: super::token(self.serial, NOWHERE) };
+        let peer = connection.session.peer();
+        let client = Box::new(ClientReport {
+            id: client.to_string(),
+            key: request.key.clone(),
+            ip: connection.named().ip().to_string(),
+            tc_url: peer.tc_url.to_owned(),
+            page_url: peer.page_url.to_owned(),
+            kind,
+            ..ClientReport::default()
+        });
+        let since_ms = self.shared.now_ms();
+        self.visits.here.push(Here { visit, on_stop, client, since_ms });
         self.stats.players.add(1);
         self.stats.clients.add(1);
         self.tell_session(id, connection, Word::Opened(request.id))
@@ -61,10 +106,9 @@ impl<E: Endpoints> Shard<E> {
     /// Ends visits without requests; the first shard removes what is left of streams, too.
     pub(super) fn look_at_visits(&mut self, now_ms: u64) {
         let is_over = |visit: &Visit| now_ms >= visit.seen_ms.load(Ordering::Relaxed) + visit.lasts_ms;
-        let (over, here) = std::mem::take(&mut self.visits.here).into_iter().partition(|(visit, _)| is_over(visit));
-        self.visits.here = here;
-        let over: Vec<(Arc<Visit>, AtEnd)> = over;
-        for (visit, on_stop) in over {
+        for Here { visit, on_stop, .. } in
+            self.visits.here.extract_if(.., |here| is_over(&here.visit)).collect::<Vec<_>>()
+        {
             self.shared.shelf.dismiss(&visit);
             self.tell_end(on_stop);
             self.stats.players.sub(1);

@@ -75,6 +75,10 @@ impl control::Server for Handle {
         vhost.enabled && vhost.hls.is_some() && self.shared.shelf.has(&vhost.name, path)
     }
 
+    fn stored(&self) -> (u64, u64) {
+        (self.shared.shelf.bytes(), self.shared.writer.failed())
+    }
+
     fn ids(&self) -> (&str, &str) {
         (&self.shared.server_id, &self.shared.service_id)
     }

@@ -56,7 +56,7 @@ pub fn answer(shelf: &Shelf, asked: &Asked<'_>) -> Option<Answer> {
     let ctx = query_value(asked.query, "hls_ctx").filter(|ctx| !ctx.is_empty());
     let shown = match item {
         Item::Playlist(shown) => shown,
-        Item::Blob(blob) => {
+        Item::Blob(blob) | Item::Part(blob) => {
             // Whoever asks for segments is still there.
             ctx.and_then(|ctx| shelf.visit(&ctx, asked.now_ms));
             return Some(Answer::Blob(blob));

@@ -34,6 +34,10 @@ const RATE_FRAMES: i64 = 10;
 const CHUNK_BYTES: usize = 64 << 10;
 /// Bytes of a fragment whose end does not come.
 const FRAGMENT_BYTES_MAX: usize = 32 << 20;
+/// A segment's bytes, whatever its time says.
+const SEGMENT_BYTES_MAX: usize = 64 << 20;
+/// Frames after which a segment begins without a keyframe: a stream with intra refresh has none.
+const SKIPPED_MAX: u32 = 500;
 /// The length of fragments that are no parts, in ms.
 const FRAGMENT_MS: i64 = 1000;
 
@@ -78,6 +82,8 @@ struct Open {
     chunks: Vec<Bytes>,
     /// Of a transport stream.
     buffer: Vec<u8>,
+    /// Of all frames so far.
+    bytes: usize,
 }
 
 /// See the module.
@@ -101,6 +107,8 @@ pub struct Packager {
     breaks: bool,
     /// Sound that a segment is to begin with.
     early: Vec<Entry>,
+    /// Frames since a keyframe was waited for.
+    skipped: u32,
     /// Of the track that segments are cut by: the last frame, the last keyframe, how far keyframes are apart.
     last_ms: i64,
     key_ms: i64,
@@ -171,6 +179,7 @@ impl Packager {
             open: None,
             breaks,
             early: Vec::new(),
+            skipped: 0,
             last_ms: 0,
             key_ms: 0,
             gop_ms: 0,
@@ -216,7 +225,8 @@ impl Packager {
     /// it into.
     fn look(&mut self, time_ms: i64, is_video: bool, key: bool) -> bool {
         let Some(open) = &self.open else {
-            return key && self.begin(time_ms, key);
+            self.skipped += 1;
+            return (key || self.skipped > SKIPPED_MAX) && self.begin(time_ms, key);
         };
         let jumps = !STEP_MS.contains(&(time_ms - self.last_ms));
         let frame_ms = time_ms - self.last_ms;
@@ -224,7 +234,7 @@ impl Packager {
         let end_ms = if jumps { self.last_ms + self.frame_ms() } else { time_ms };
         let part_ms = time_ms - open.part.0;
         let part_is_full = part_ms > 0 && part_ms + frame_ms > self.part_ms;
-        let cut = jumps || self.is_cut(length_ms, is_video, key);
+        let cut = jumps || open.bytes > SEGMENT_BYTES_MAX || self.is_cut(length_ms, is_video, key);
         self.rate = if jumps || self.rate.1 == 0 { (time_ms, 1) } else { (self.rate.0, self.rate.1 + 1) };
         if self.rate.1 == RATE_FRAMES {
             self.set_rate(time_ms - self.rate.0, RATE_FRAMES - 1);
@@ -303,9 +313,90 @@ impl Taker for Packager {
         self.finish(self.last_ms + self.frame_ms());
         let shown = Arc::clone(&self.shown);
         let mut kept = shown.kept();
-        kept.ended_ms = self.now_ms;
+        // A publish without media does not turn it back.
+        kept.ended_ms = kept.ended_ms.max(self.now_ms);
         shown.set_live(false);
         // Who waits for more is answered with what there is.
         self.show(&kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        package::{Answer, Asked, answer},
+        proto::{
+            codec::inspect,
+            flv::{Tag, TagKind},
+        },
+    };
+
+    const AVC: &[u8] = b"\x17\0\0\0\0\x01\x64\0\x1E\xFF\xE1\0\x09\x67\x64\0\x0A\xAC\xD9\x5E\x7E\x40\x01\0\x02\x68\x03";
+
+    /// Publishes frames, each a keyframe or not at a time in ms, and of so many bytes; returns the shelf and the playlist.
+    fn published(hls: &str, frames: &[(bool, i64, usize)]) -> (Arc<Shelf>, String) {
+        let text = format!("listen 1; vhost v {{ hls {{ enabled on; hls_ctx off; {hls} }} }}");
+        let config = Config::parse("x", &text).unwrap();
+        let (shelf, writer): (Arc<Shelf>, Arc<Writer>) = Default::default();
+        shelf.open(1, |_| {});
+        let name = Name { key: "v/a/s".into(), vhost: "v".into(), app: "a".into(), stream: "s".into() };
+        let place = Place { shelf: &shelf, writer: &writer, http_dir: Path::new("x") };
+        let vhost = &config.vhosts[0];
+        let mut packager = Packager::new(place, vhost.hls.as_ref().unwrap(), name, 0, None).unwrap();
+        let mut take = |body: Vec<u8>, time_ms: i64| {
+            let tag = Tag { kind: TagKind::Video, timestamp: 0, body: body.into() };
+            let info = inspect(tag.kind, &tag.body);
+            packager.take(&Entry { tag, info, time_ms, delta_ms: 0, arrived_ms: 0 });
+        };
+        take(AVC.to_vec(), Entry::BEFORE_MEDIA);
+        for (key, time_ms, bytes) in frames {
+            let mut body = vec![if *key { 0x17 } else { 0x27 }, 1, 0, 0, 0];
+            body.extend_from_slice(&u32::try_from(*bytes).unwrap().to_be_bytes());
+            body.push(if *key { 0x65 } else { 0x41 });
+            body.resize(body.len() + bytes - 1, 7);
+            take(body, *time_ms);
+        }
+        packager.end();
+        let asked = Asked { vhost, path: "/a/s.m3u8", query: "", now_ms: 0, visit: None };
+        let text = match answer(&shelf, &asked) {
+            Some(Answer::Playlist(text, _)) => text,
+            _ => String::new(),
+        };
+        (shelf, text)
+    }
+
+    fn durations(text: &str) -> Vec<&str> {
+        text.lines().filter_map(|line| line.strip_prefix("#EXTINF:")).collect()
+    }
+
+    /// Times that stand still, keyframes that never come, come with each frame or each minute: segments are bounded all the
+    /// same, and none is longer than the playlist says.
+    #[test]
+    fn odd_streams_are_bounded() {
+        for hls in ["", "hls_use_fmp4 on;"] {
+            let still: Vec<_> = (0..150).map(|_| (true, 0, 1 << 20)).collect();
+            let (shelf, text) = published(hls, &still);
+            assert!(durations(&text).len() >= 2 && shelf.bytes() < 200 << 20, "{} bytes, {text}", shelf.bytes());
+            let never: Vec<_> = (0..2000).map(|number| (false, number * 40, 100)).collect();
+            assert_eq!(durations(&published(hls, &never).1), ["21.000,", "21.000,", "17.960,"], "after 500 frames");
+            let each: Vec<_> = (0..500).map(|number| (true, number * 40, 100)).collect();
+            assert_eq!(durations(&published(hls, &each).1), ["10.000,", "10.000,"]);
+            let seldom: Vec<_> = (0..3000).map(|number| (number % 1500 == 0, number * 40, 100)).collect();
+            let (_, text) = published(&format!("{hls} hls_window 1000;"), &seldom);
+            assert!(
+                durations(&text).iter().all(|duration| duration.trim_end_matches(',').parse::<f64>().unwrap() <= 21.0),
+                "{text}"
+            );
+            assert!(text.contains("#EXT-X-TARGETDURATION:21\n"), "{text}");
+            let jumps: Vec<_> = (0..50).map(|number| (true, number % 2 * 3_600_000 + number * 40, 100)).collect();
+            let (_, text) = published(hls, &jumps);
+            assert!(text.matches("#EXT-X-DISCONTINUITY\n").count() > 10, "{text}");
+        }
+        // A keyframe early rather than longer than the target.
+        let gops: Vec<_> = (0..1000).map(|number| (number % 100 == 0, number * 40, 100)).collect();
+        let (_, text) = published("", &gops);
+        assert_eq!(durations(&text), ["8.000,", "8.000,", "8.000,", "8.000,", "8.000,"], "{text}");
     }
 }

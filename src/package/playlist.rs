@@ -9,6 +9,9 @@ pub(super) const MARK: char = '\u{1}';
 const PARTS_TARGETS: u64 = 3;
 /// Older segments may be left out of an update beyond so many target durations (§6.2.5.1).
 const SKIP_TARGETS: u64 = 6;
+/// Bytes of a stream's segments in its playlist, and their number, whatever their times say.
+const WINDOW_BYTES_MAX: u64 = 512 << 20;
+const SEGMENTS_MAX: usize = 3000;
 /// Players stay so many parts behind the end (§4.4.3.8 asks for three at least).
 const HOLD_BACK_PARTS: u64 = 3;
 
@@ -247,12 +250,23 @@ impl Kept {
         self.sequence = segment.sequence + 1;
         self.target_ms = self.target_ms.max(segment.duration_ms.saturating_add(500) / 1000 * 1000);
         self.segments.push_back(segment);
-        let mut total: u64 = self.segments.iter().map(|segment| segment.duration_ms).sum();
-        while self.segments.len() > 1 && total > window_ms {
+        let total = |of: fn(&Segment) -> u64| -> u64 { self.segments.iter().map(of).sum() };
+        let (mut total_ms, mut bytes) = (total(|segment| segment.duration_ms), total(|segment| segment.bytes));
+        while self.segments.len() > 1
+            && (total_ms > window_ms || bytes > WINDOW_BYTES_MAX || self.segments.len() > SEGMENTS_MAX)
+        {
             let Some(old) = self.segments.pop_front() else { break };
-            total -= old.duration_ms;
+            (total_ms, bytes) = (total_ms - old.duration_ms, bytes - old.bytes);
             self.retire(old, now_ms);
         }
+    }
+
+    /// The oldest segment whose time out of the playlist is over, or for which there is no room.
+    pub(super) fn take_retired(&mut self, now_ms: u64) -> Option<Segment> {
+        let bytes: u64 = self.retired.iter().map(|(_, segment)| segment.bytes).sum();
+        let over = bytes > WINDOW_BYTES_MAX / 2 || self.retired.len() > SEGMENTS_MAX;
+        let due = |(until_ms, _): &(u64, Segment)| over || *until_ms <= now_ms;
+        if self.retired.front().is_some_and(due) { self.retired.pop_front().map(|(_, segment)| segment) } else { None }
     }
 
     /// A segment leaves the playlist; players may still be about to ask for it.

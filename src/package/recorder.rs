@@ -24,6 +24,8 @@ use std::{fmt, mem, path::PathBuf, sync::Arc};
 /// Bytes that are handed to the writer at once, and how old they get, in ms.
 const CHUNK_BYTES: usize = 256 << 10;
 const CHUNK_MS: i64 = 1000;
+/// Bytes of a fragment, whatever its time says.
+const FRAGMENT_BYTES_MAX: usize = 8 << 20;
 /// After a fault, the next file is tried so much later, in ms.
 const RETRY_MS: u64 = 5000;
 /// Frames of sound before the first picture.
@@ -187,7 +189,8 @@ impl Recorder {
                     return;
                 };
                 let ends = is_video || self.intake.video.is_none();
-                if ends && time_ms - recording.given_ms >= CHUNK_MS {
+                let large = samples.bytes() > FRAGMENT_BYTES_MAX;
+                if ends && (large || time_ms - recording.given_ms >= CHUNK_MS) {
                     self.end_fragment(since_ms);
                     return self.put(entry);
                 }

@@ -46,6 +46,8 @@ impl Blob {
 pub(super) enum Item {
     Playlist(Arc<Shown>),
     Blob(Arc<Blob>),
+    /// Bytes that a segment has or will have, too.
+    Part(Arc<Blob>),
     /// A part that is announced and not there yet.
     Promised(Arc<Shown>),
 }

@@ -280,6 +280,10 @@ fn visits_are_clients() {
     let media = playlist(&web, &path);
     let ctx = path.split(['=', '&']).nth(1).expect("a visit");
     assert!(segments(&media).iter().all(|uri| uri.ends_with(&format!(".ts?hls_ctx={ctx}"))), "{media}");
+    let clients = || web.ask("/api/v1/clients?count=100")["clients"].as_array().expect("a list").clone();
+    let visit = eventually("a client", || clients().into_iter().find(|client| client["type"] == "hls-play"));
+    assert!(visit["name"] == "s" && visit["publish"] == false && visit["alive"].as_f64() < Some(60.0), "{visit}");
+    assert!(web.live("s")["clients"].as_u64() >= Some(2));
     // A player may bring a name of its own; who may not play is refused.
     assert!(segments(&playlist(&web, "/live/s.m3u8?hls_ctx=mine")).iter().all(|uri| uri.ends_with("hls_ctx=mine")));
     assert_eq!(get(web.http(), "/live/s.m3u8?secret=no").status, 403);
@@ -296,10 +300,12 @@ fn files_are_srs_s() {
         return;
     }
     let directory = tempfile::tempdir().expect("a directory");
+    let hook = Hook::start(|_| Some("0".to_owned()));
     let vhost = format!(
         "hls {{ enabled on; hls_fragment 1; hls_window 2; hls_dispose 1; hls_ctx off; hls_path {}; \
-         hls_ts_file [app]/[stream]/[2006]-[seq]-[duration].ts; }}",
-        directory.path().display()
+         hls_ts_file [app]/[stream]/[2006]-[seq]-[duration].ts; }} http_hooks {{ enabled on; on_hls {}; }}",
+        directory.path().display(),
+        hook.url
     );
     let live = directory.path().join("live");
     let names = |place: &Path| -> Vec<PathBuf> {
@@ -320,6 +326,11 @@ fn files_are_srs_s() {
             assert!(file.len() > 188 && file.len().is_multiple_of(188), "{uri}");
             assert_eq!(get(web.http(), &format!("/live/{uri}")).body, file, "{uri}");
         }
+        let told = hook.wait("on_hls");
+        let (file, url) = (told["file"].as_str().expect("a file"), told["url"].as_str().expect("a URL"));
+        assert!(Path::new(file).starts_with(&live) && file.ends_with(url) && url.starts_with("live/s/"), "{told}");
+        assert!(told["m3u8_url"] == "live/s.m3u8" && told["seq_no"] == 0 && told["stream_url"] == "/live/s", "{told}");
+        assert!(told["duration"].as_f64().is_some_and(|duration| (0.9..1.2).contains(&duration)), "{told}");
         let kept = names(&live.join("s"));
         assert!(kept.len() <= 8 && kept.iter().all(|name| name.extension().is_some_and(|end| end == "ts")), "{kept:?}");
         last = tags(&text, "#EXT-X-MEDIA-SEQUENCE:").next().expect("a number").parse().expect("a number");

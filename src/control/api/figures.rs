@@ -69,8 +69,10 @@ pub(super) fn features(config: &Config) -> Value {
         "exporter",
         "enhanced_rtmp",
         "forward",
+        "hls",
+        "dvr",
     ];
-    let off = ["hls", "hds", "dash", "dvr", "srt", "rtc", "caster", "edge"];
+    let off = ["hds", "dash", "srt", "rtc", "caster", "edge"];
     let list = on.map(|name| (name, true)).into_iter().chain(off.map(|name| (name, false)));
     let features: Map<String, Value> = list.map(|(name, has)| (name.to_owned(), json!(has))).collect();
     let listen: Vec<Value> = config.endpoints().map(describe).collect();

@@ -358,7 +358,10 @@ impl Api {
                     recv_30s: sum(|stream| stream.kbps.recv_30s),
                     send_30s: sum(|stream| stream.kbps.send_30s),
                 },
-                hls: Hls::default(),
+                hls: Hls {
+                    enabled: vhost.hls.is_some(),
+                    fragment: vhost.hls.as_ref().map(|hls| Duration::from_millis(hls.fragment_ms).as_secs_f64()),
+                },
                 id: id.clone(),
             }
         };
@@ -448,6 +451,7 @@ impl Api {
             ids: self.server.ids(),
             programs: &self.programs().await,
             hooks: self.server.hooks(),
+            stored: self.server.stored(),
         };
         let text = Bytes::from(metrics::write(&seen));
         self.metrics.replace(Some((Instant::now(), text.clone())));

@@ -102,6 +102,9 @@ pub(in crate::control) struct Vhost {
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(in crate::control) struct Hls {
     pub(in crate::control) enabled: bool,
+    /// Seconds of a segment; not there if it is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::control) fragment: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]

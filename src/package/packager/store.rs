@@ -58,8 +58,7 @@ impl Packager {
         }
         self.tell(&segment, &file);
         kept.push(segment, self.hls.window_ms, self.now_ms);
-        while kept.retired.front().is_some_and(|(until_ms, _)| *until_ms <= self.now_ms) {
-            let Some((_, old)) = kept.retired.pop_front() else { break };
+        while let Some(old) = kept.take_retired(self.now_ms) {
             self.drop_segment(old, &mut kept);
         }
         self.show(&kept);

@@ -24,7 +24,7 @@ impl Packager {
         if self.wire.is_none() && !self.choose_wire() {
             return false;
         }
-        self.last_ms = time_ms;
+        (self.last_ms, self.skipped) = (time_ms, 0);
         if self.rate.1 == 0 {
             (self.rate, self.key_ms) = ((time_ms, 1), time_ms);
         }
@@ -50,8 +50,14 @@ impl Packager {
             key: None,
             parts: Vec::new(),
         };
-        self.open =
-            Some(Open { segment, start_ms: time_ms, part: (time_ms, key), chunks: Vec::new(), buffer: Vec::new() });
+        self.open = Some(Open {
+            segment,
+            start_ms: time_ms,
+            part: (time_ms, key),
+            chunks: Vec::new(),
+            buffer: Vec::new(),
+            bytes: 0,
+        });
         true
     }
 
@@ -104,6 +110,7 @@ impl Packager {
 
     pub(super) fn put(&mut self, entry: &Entry) {
         let (Some(open), Some(wire)) = (&mut self.open, &mut self.wire) else { return };
+        open.bytes += entry.bytes();
         let is_video = entry.tag.kind == TagKind::Video;
         match wire {
             Wire::Ts(render) => {
@@ -161,7 +168,7 @@ impl Packager {
         self.recovered(&mut kept);
         let Some(file) = self.part_name(kept.sequence, self.open_parts()) else { return };
         let (uri, path) = (self.uri(&file), self.path(&file));
-        self.shelf.put(&path, Item::Blob(Blob::new(vec![bytes], content_type(true, self.intake.video.is_some()))));
+        self.shelf.put(&path, Item::Part(Blob::new(vec![bytes], content_type(true, self.intake.video.is_some()))));
         if let Some(open) = &mut self.open {
             open.segment.sequence = kept.sequence;
             open.segment.parts.push(Part { uri, path, duration_ms, independent });
