@@ -396,6 +396,12 @@ impl<E: Endpoints> Shard<E> {
 
     /// Closes everything, for the process's end.
     pub(crate) fn shut_down(&mut self) {
+        let streams: Vec<StreamId> = self.relay.streams().map(|(stream, _)| stream).collect();
+        for stream in streams {
+            if let Some(stream) = self.relay.stream_mut(stream) {
+                stream.replica.end_takers();
+            }
+        }
         for (_, connection) in &mut self.connections {
             if let Some(connection) = connection.as_deref_mut() {
                 sys::shutdown(connection.descriptor);

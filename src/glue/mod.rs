@@ -42,6 +42,9 @@ type Message = core::ShardMessage<endpoint::All>;
 /// How long the end waits for programs; those that do not end by then are killed.
 const PROGRAMS_STOP: Duration = Duration::from_millis(500);
 
+/// The same for files of segments and recordings.
+const FILES_STOP: Duration = Duration::from_millis(500);
+
 /// What a tag costs each shard that it goes to, in rings that may hold thousands.
 const _: () = assert!(ring::slot_bytes::<relay::Message<Message>>() <= 104);
 
@@ -228,6 +231,9 @@ impl Server {
                 Ok(ShardEnd::Started | ShardEnd::Failed(_)) => {}
                 Err(_) => return Ok(false),
             }
+        }
+        if !self.shared.writer.flush(FILES_STOP) {
+            tracing::warn!("files: not everything could be written before the end");
         }
         self.shared.programs.stop(PROGRAMS_STOP);
         Ok(true)

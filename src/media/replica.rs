@@ -194,7 +194,7 @@ impl Replica {
             return;
         }
         self.newest_keyframe = None;
-        self.takers.drain(..).for_each(|mut taker| taker.end());
+        self.end_takers();
         let (at, mark, epoch) = (self.log.head(), self.mark.take(), std::mem::take(&mut self.epoch));
         self.schedule.note_change();
         let again = self.ends.back().is_some_and(|end| end.at == at && end.silent == silent);

@@ -49,6 +49,8 @@ enum Job {
     Append(Arc<Log>, Bytes),
     /// What is written over a place of it, and what is done when it is whole.
     Finish(Arc<Log>, Option<(u64, Bytes)>, Done),
+    /// Say that what came before is done.
+    Flush(Sender<()>),
     /// What a file says, if it is there.
     Read(PathBuf, Sender<Option<String>>),
 }
@@ -88,6 +90,15 @@ impl Writer {
     /// Begins a file that grows.
     pub(super) fn open(&self, place: PathBuf) -> Arc<Log> {
         Arc::new(Log { place, failed: AtomicBool::new(false), file: Mutex::new(None) })
+    }
+
+    /// Waits until everything so far is written, at most `limit`; tells whether it is.
+    pub fn flush(&self, limit: Duration) -> bool {
+        if self.jobs.get().is_none() {
+            return true;
+        }
+        let (tell, told) = bounded(1);
+        self.give(Job::Flush(tell)) && told.recv_timeout(limit).is_ok()
     }
 
     /// Adds to it, unless something of it is missing already.
@@ -160,6 +171,11 @@ fn write(jobs: &Receiver<Job>, counts: &Counts) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err((path, error)),
                 Ok(()) | Err(_) => Ok(()),
             },
+            Job::Flush(tell) => {
+                // Who asked may be gone.
+                _ = tell.try_send(());
+                Ok(())
+            }
             Job::Read(path, tell) => {
                 // Who asked may be gone.
                 drop(tell.try_send(fs::read_to_string(path).ok()));

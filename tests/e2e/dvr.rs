@@ -145,3 +145,20 @@ fn a_disk_that_takes_nothing_stops_no_stream() {
     publisher.kill();
     assert!(hook.all().is_empty());
 }
+
+/// A server that is stopped ends its recordings, and tells of them.
+#[test]
+fn a_stop_ends_recordings() {
+    if !have("ffmpeg") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let hook = Hook::start(|_| Some("0".to_owned()));
+    let web = web(2, &format!("dvr_path {}/[stream].[timestamp].mp4;", directory.path().display()), &hook);
+    let publisher = publish_on(&avc_aac(), &web.server.url("/live/s"));
+    web.live("s");
+    assert_eq!(web.server.stop().0, Some(0));
+    publisher.kill();
+    let told = hook.wait("on_dvr");
+    assert!(Path::new(told["file"].as_str().expect("a file")).exists() && files(directory.path(), ".tmp").is_empty());
+}

@@ -31,6 +31,11 @@ impl Replica {
         self.takers = takers;
     }
 
+    /// The server stops: who takes the publish has had all of it.
+    pub fn end_takers(&mut self) {
+        self.takers.drain(..).for_each(|mut taker| taker.end());
+    }
+
     /// Drops renditions that nobody reads any more.
     pub fn drop_unread(&mut self) {
         self.renditions.retain(Rendition::is_read);
