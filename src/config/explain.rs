@@ -183,7 +183,7 @@ pub fn full() -> String {
         describe_blocks(&mut out, block, block.name(), inner);
     }
     out.push_str("\n# One per host name; __defaultVhost__ answers for every other one.");
-    let inner: [Inner; 14] = [
+    let inner: [Inner; 15] = [
         (Block::Publish, &[]),
         (Block::Play, &[]),
         (Block::Forward, &[]),
@@ -193,6 +193,7 @@ pub fn full() -> String {
         (Block::HttpRemux, &[]),
         (Block::HttpStatic, &[]),
         (Block::Hls, &[]),
+        (Block::Dash, &[]),
         (Block::Dvr, &[]),
         (Block::HttpHooks, &[]),
         (Block::Security, &[]),

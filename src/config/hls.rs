@@ -1,6 +1,6 @@
 //! A vhost's `hls` section.
 
-use super::{explain::Line, section::Section};
+use super::{dash::storage_of, explain::Line, section::Section};
 use std::path::PathBuf;
 
 /// How streams are cut into segments, and where those are; there if enabled.
@@ -86,11 +86,7 @@ impl Hls {
         let wait_keyframe = section.flag("hls_wait_keyframe");
         let (storage, _) = section.choice("hls_storage");
         let (path, path_word) = section.path("hls_path");
-        let storage = match storage.as_str() {
-            "auto" if path_word.is_some() => "both".to_owned(),
-            "auto" | "ram" => "memory".to_owned(),
-            _ => storage,
-        };
+        let (memory, disk) = storage_of(&storage, path_word.is_some());
         let mut name = |directive: &'static str, required: &[&str]| {
             let (text, word) = section.text(directive);
             let lacking = required.iter().find(|needed| !text.contains(**needed));
@@ -129,8 +125,8 @@ impl Hls {
             window_ms,
             recover,
             wait_keyframe,
-            memory: storage != "disk",
-            disk: storage != "memory",
+            memory,
+            disk,
             path: path.into(),
             m3u8_file,
             segment_file: ts_file,

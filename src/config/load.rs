@@ -1,7 +1,7 @@
 //! Directives → sections. Every fault of a configuration is found at once.
 
 use super::{
-    Config, DEFAULT_VHOST, Descriptors, Dvr, Forward, Heartbeat, Hls, HttpStatic, Listen, Log, LogLevel, Play,
+    Config, DEFAULT_VHOST, Dash, Descriptors, Dvr, Forward, Heartbeat, Hls, HttpStatic, Listen, Log, LogLevel, Play,
     ProgramLimits, Publish, Rtmps, SendPath, Service, Stop, Takeover, TimeJitter, Vhost,
     directives::Block,
     explain::{Line, quoted},
@@ -292,6 +292,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     let programs = programs::Blocks::take(&mut section);
     let files = section.block("http_static").unwrap_or_default();
     let hls = section.block("hls").unwrap_or_default();
+    let dash = section.block("dash").unwrap_or_default();
     let dvr = section.block("dvr").unwrap_or_default();
     section.finish();
     let forward = Forward::load(Section::new(Block::Forward, forward, loader));
@@ -303,6 +304,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     loader.explained.push(Line::Close);
     let http_static = HttpStatic::load(Section::new(Block::HttpStatic, files, loader), name);
     let hls = Hls::load(Section::new(Block::Hls, hls, loader)).map(Arc::new);
+    let dash = Dash::load(Section::new(Block::Dash, dash, loader)).map(Arc::new);
     let dvr = Dvr::load(Section::new(Block::Dvr, dvr, loader)).map(Arc::new);
     let (http_remux, hooks, security, refer, signed_url) = http.load(loader);
     let programs = Arc::new(programs.load(loader));
@@ -320,6 +322,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
         forward,
         programs,
         hls,
+        dash,
         dvr,
         http_remux,
         http_static,

@@ -12,6 +12,7 @@ mod faults;
 mod files;
 mod forward;
 mod heartbeat;
+mod dash;
 mod hls;
 mod http;
 mod load;
@@ -33,6 +34,7 @@ pub use faults::{Fault, Faults};
 pub use files::{Files, HttpStatic};
 pub use forward::{Destination, Forward};
 pub use heartbeat::Heartbeat;
+pub use dash::Dash;
 pub use hls::{Hls, HlsKeys};
 pub use http::{
     Action, Auth, Exporter, HookUrl, Hooks, HttpApi, HttpRemux, HttpServer, Refer, Rule, Security, SignedUrl,
@@ -201,6 +203,8 @@ pub struct Vhost {
     pub programs: Arc<Programs>,
     /// Segments, if they are made.
     pub hls: Option<Arc<Hls>>,
+    /// The same for DASH. SRS: `dash`.
+    pub dash: Option<Arc<Dash>>,
     /// Recordings, if they are made.
     pub dvr: Option<Arc<Dvr>>,
     /// HTTP-FLV and WebSocket-FLV.
@@ -215,6 +219,13 @@ pub struct Vhost {
     pub refer: Refer,
     /// Who may, by a signature in the URL; `None` asks for none.
     pub signed_url: Option<SignedUrl>,
+}
+
+impl Vhost {
+    /// Whether there may be playlists and segments of its streams.
+    pub fn is_packaged(&self) -> bool {
+        self.enabled && (self.hls.is_some() || self.dash.is_some())
+    }
 }
 
 /// A vhost's `publish` section.

@@ -270,6 +270,25 @@ known! {
         "hls_ts_ctx" Flag, "on", NextConnection, "Whether segments have it too, so that a player is there as long as it asks for any.";
         "hls_master_m3u8_path_relative" Flag, "off", NextConnection, "Whether the URI in a multivariant playlist is without its path.";
     }
+    Dash {
+        "enabled" Flag, "off", NextPublish, "Whether streams are cut into segments, for players of DASH.";
+        "dash_fragment" Decimal("seconds", 0..=3600), "10", NextPublish, "A segment's length: it ends at the first keyframe from there on.";
+        "dash_update_period" Decimal("seconds", 0..=3600), "5", NextPublish, "How often players look at the MPD (minimumUpdatePeriod).";
+        "dash_timeshift" Decimal("seconds", 0..=86_400), "0", NextPublish,
+            "How far players may go back at least. SRS says 300 and has what dash_window_size says.";
+        "dash_window_size" Number("segments", 1..=3000), "5", NextPublish, "Segments in the MPD; more, if dash_timeshift needs them.";
+        "dash_ll" Flag, "off", NextPublish,
+            "Ours. Low latency: the segment that is being made is listed, and sent to who asks for it as it grows.";
+        "dash_part" Number("ms", 50..=2000), "200", NextPublish, "Ours. The length of its chunks; rounded up to whole frames.";
+        "dash_storage" Word(&["auto", "memory", "ram", "disk", "both"]), "auto", NextPublish,
+            "Ours. Where segments are: served from memory, written to files for others to serve, or both. auto: both if dash_path is given, else memory.";
+        "dash_path" Path, "./objs/nginx/html", NextPublish, "The directory of the files.";
+        "dash_mpd_file" Text("[app]/[stream].mpd"), "[app]/[stream].mpd", NextPublish,
+            "The MPD's name below dash_path, and for requests; segments stand in a directory of that name.";
+        "dash_cleanup" Flag, "on", NextPublish, "Whether files of old segments are removed.";
+        "dash_dispose" Decimal("seconds", 0..=864_000), "120", NextPublish,
+            "All of a stream is removed so long after its publish has ended; 0 keeps it.";
+    }
     Dvr {
         "enabled" Flag, "off", NextPublish, "Whether streams are recorded.";
         "dvr_apply" Text("live/livestream"), "all", NextPublish, "Which: all, or app/stream, several.";

@@ -9,7 +9,7 @@ use crate::{
     },
     media::Taker,
     mesh::seats::Seats,
-    package::{Made, Name, Packager, Place, Recorder, Shelf, Tell, Writer},
+    package::{DashPackager, Made, Name, Packager, Place, Recorder, Shelf, Tell, Writer},
     programs::Programs,
     sys::{self, CpuMask},
     tls,
@@ -143,6 +143,13 @@ impl Shared {
             match Packager::new(place, hls, name.clone(), self.since_1970_ms, on_hls) {
                 Some(packager) => takers.push(Box::new(packager)),
                 None => tracing::warn!(stream = %key, "no HLS: its name cannot be a file's"),
+            }
+        }
+        if let Some(dash) = &vhost.dash {
+            let place = Place { shelf: &self.shelf, writer: &self.writer, http_dir: &config.http.dir };
+            match DashPackager::new(place, dash, name.clone(), self.since_1970_ms) {
+                Some(packager) => takers.push(Box::new(packager)),
+                None => tracing::warn!(stream = %key, "no DASH: its name cannot be a file's"),
             }
         }
         if let Some(dvr) = vhost.dvr.as_ref().filter(|dvr| dvr.applies(app, stream)) {

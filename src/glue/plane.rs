@@ -72,7 +72,7 @@ impl control::Server for Handle {
     }
 
     fn is_packaged(&self, vhost: &Vhost, path: &str) -> bool {
-        vhost.enabled && vhost.hls.is_some() && self.shared.shelf.has(&vhost.name, path)
+        vhost.is_packaged() && self.shared.shelf.has(&vhost.name, path)
     }
 
     fn stored(&self) -> (u64, u64) {

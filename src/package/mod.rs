@@ -5,11 +5,16 @@
 //! [`Shelf`], by path, in refcounted pieces that whoever asks is given without a copy. Nobody waits for a disk: files
 //! are the [`files::Writer`]'s.
 
+mod answer;
+mod cutter;
 mod files;
-mod hls;
+mod fragments;
+mod dash;
 mod intake;
+mod kept;
 mod names;
 mod packager;
+mod mpd;
 mod playlist;
 mod recorder;
 mod shelf;
@@ -63,8 +68,9 @@ impl Made {
     }
 }
 
+pub use dash::DashPackager;
 pub use files::Writer;
-pub use hls::{Answer, Asked, answer, sweep};
+pub use answer::{Answer, Asked, answer, sweep};
 pub use packager::{Name, Packager, Place};
 pub use recorder::Recorder;
-pub use shelf::{Blob, Shelf, Shown, Visit};
+pub use shelf::{Blob, Growing, Shelf, Shown, Visit};

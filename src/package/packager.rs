@@ -5,41 +5,27 @@ mod wire;
 
 use super::{
     Tell,
+    cutter::{Cutter, Lengths, Step},
     files::Writer,
+    fragments::Fragments,
     intake::Intake,
+    kept::{Key, Map, Segment},
     names::{Words, prefix},
-    playlist::{Key, Map, Segment},
-    shelf::{Shelf, Shown},
-    track::Samples,
+    shelf::{Kind, Shelf, Shown},
     ts::TsRender,
 };
 use crate::{
     config::Hls,
     media::{Entry, Taker},
-    proto::{codec::Class, flv::TagKind},
 };
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use std::{fmt, mem, path::Path, sync::Arc};
 
-/// A step of time that makes what comes something else, in ms.
-const STEP_MS: std::ops::RangeInclusive<i64> = -500..=10_000;
-/// Sound before the first picture belongs to it, as far as it is no older, in ms.
-const EARLY_MS_MAX: u64 = 500;
-/// Frames of it.
-const EARLY_MAX: usize = 64;
-/// Frames after which their rate is known.
-const RATE_FRAMES: i64 = 10;
 /// A piece of a transport stream's segment.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Bytes of a fragment whose end does not come.
 const FRAGMENT_BYTES_MAX: usize = 32 << 20;
-/// A segment's bytes, whatever its time says.
-const SEGMENT_BYTES_MAX: usize = 64 << 20;
-/// Frames after which a segment begins without a keyframe: a stream with intra refresh has none.
-const SKIPPED_MAX: u32 = 500;
-/// The length of fragments that are no parts, in ms.
-const FRAGMENT_MS: i64 = 1000;
 
 /// Which stream it is.
 #[derive(Clone, Debug)]
@@ -69,7 +55,7 @@ pub struct Place<'a> {
 #[derive(Debug)]
 enum Wire {
     Ts(Box<TsRender>),
-    Mp4 { map: Arc<Map>, video: Samples, audio: Samples, fragments: u32 },
+    Mp4(Arc<Map>, Fragments),
 }
 
 /// The segment that is being made.
@@ -82,8 +68,6 @@ struct Open {
     chunks: Vec<Bytes>,
     /// Of a transport stream.
     buffer: Vec<u8>,
-    /// Of all frames so far.
-    bytes: usize,
 }
 
 /// See the module.
@@ -99,24 +83,11 @@ pub struct Packager {
     since_1970_ms: u64,
     /// Its tracks, as far as they are known.
     intake: Intake,
-    /// A track is coded otherwise from the next segment on.
-    changed: bool,
+    cutter: Cutter,
     wire: Option<Wire>,
     open: Option<Open>,
     /// The next segment does not follow the last one.
     breaks: bool,
-    /// Sound that a segment is to begin with.
-    early: Vec<Entry>,
-    /// Frames since a keyframe was waited for.
-    skipped: u32,
-    /// Of the track that segments are cut by: the last frame, the last keyframe, how far keyframes are apart.
-    last_ms: i64,
-    key_ms: i64,
-    gop_ms: i64,
-    /// Its first frame, and how many there have been.
-    rate: (i64, i64),
-    /// The longest that a part may be, in ms.
-    part_ms: i64,
     /// Time on the wall of a time of the stream, in ms since 1970.
     wall: Option<(u64, i64)>,
     /// What the last run of the server has left on the disk.
@@ -144,7 +115,7 @@ impl Packager {
         let prefix = prefix(&hls.path, http_dir);
         let file = words.fill(&hls.m3u8_file, None)?;
         let path = format!("{}/{prefix}{file}", name.vhost);
-        let shown = shelf.shown(&Arc::from(name.key.as_str()), &path);
+        let shown = shelf.shown(&Arc::from(name.key.as_str()), Kind::Hls, &path);
         let mut kept = shown.kept();
         let mut left = None;
         if !hls.recover {
@@ -174,17 +145,17 @@ impl Packager {
             name,
             prefix,
             since_1970_ms,
-            changed: false,
+            cutter: Cutter::new(Lengths {
+                fragment: hls.fragment_ms,
+                target: hls.target_ms,
+                overflow: hls.overflow_ms,
+                sound: hls.overflow_ms,
+                wait_keyframe: hls.wait_keyframe,
+                part: hls.part_ms,
+            }),
             wire: None,
             open: None,
             breaks,
-            early: Vec::new(),
-            skipped: 0,
-            last_ms: 0,
-            key_ms: 0,
-            gop_ms: 0,
-            rate: (0, 0),
-            part_ms: hls.part_ms.map_or(FRAGMENT_MS, |part_ms| i64::try_from(part_ms).unwrap_or(FRAGMENT_MS) + 1),
             wall: None,
             left,
             key: None,
@@ -195,99 +166,26 @@ impl Packager {
     }
 
     fn frame(&mut self, entry: &Entry) {
-        let is_video = entry.tag.kind == TagKind::Video;
-        let known = if is_video { &self.intake.video } else { &self.intake.audio };
-        // Sound that is coded otherwise has no place in this segment.
-        if entry.info.track != 0 || known.is_none() || self.changed && !is_video && self.intake.video.is_some() {
-            return;
+        for step in self.cutter.frame(&self.intake, entry) {
+            match step {
+                Step::Part(end_ms, time_ms, key) => {
+                    self.end_part(end_ms);
+                    self.begin_part(time_ms, key);
+                }
+                Step::Finish(end_ms) => self.finish(end_ms),
+                Step::Break => {
+                    self.breaks = true;
+                    (self.wire, self.wall) = (None, None);
+                }
+                Step::Begin(time_ms, key) => self.begin(time_ms, key),
+                Step::Put(entry) => self.put(&entry),
+            }
         }
-        let time_ms = entry.time_ms;
-        if is_video || self.intake.video.is_none() {
-            let key = !is_video || entry.info.class == Class::Keyframe;
-            if !self.look(time_ms, is_video, key) {
-                return;
-            }
-            for early in mem::take(&mut self.early) {
-                self.put(&early);
-            }
-        } else if self.open.is_none() {
-            // It belongs to the picture that comes.
-            self.early.retain(|early| time_ms.abs_diff(early.time_ms) <= EARLY_MS_MAX);
-            if self.early.len() >= EARLY_MAX {
-                self.early.remove(0);
-            }
-            return self.early.push(entry.clone());
-        }
-        self.put(entry);
     }
 
-    /// Ends and begins segments and parts before a frame of the track that they are cut by; tells whether there is one to put
-    /// it into.
-    fn look(&mut self, time_ms: i64, is_video: bool, key: bool) -> bool {
-        let Some(open) = &self.open else {
-            self.skipped += 1;
-            return (key || self.skipped > SKIPPED_MAX) && self.begin(time_ms, key);
-        };
-        let jumps = !STEP_MS.contains(&(time_ms - self.last_ms));
-        let frame_ms = time_ms - self.last_ms;
-        let length_ms = u64::try_from(time_ms - open.start_ms).unwrap_or(0);
-        let end_ms = if jumps { self.last_ms + self.frame_ms() } else { time_ms };
-        let part_ms = time_ms - open.part.0;
-        let part_is_full = part_ms > 0 && part_ms + frame_ms > self.part_ms;
-        let cut = jumps || open.bytes > SEGMENT_BYTES_MAX || self.is_cut(length_ms, is_video, key);
-        self.rate = if jumps || self.rate.1 == 0 { (time_ms, 1) } else { (self.rate.0, self.rate.1 + 1) };
-        if self.rate.1 == RATE_FRAMES {
-            self.set_rate(time_ms - self.rate.0, RATE_FRAMES - 1);
-        }
-        if key && is_video {
-            self.gop_ms = if jumps { 0 } else { time_ms - self.key_ms };
-            self.key_ms = time_ms;
-        }
-        self.last_ms = time_ms;
-        if cut {
-            self.breaks |= jumps || self.changed;
-            self.finish(end_ms);
-            if self.changed || jumps {
-                self.wire = None;
-                self.changed = false;
-                self.wall = None;
-            }
-            return (key || !jumps) && self.begin(time_ms, key);
-        }
-        if part_is_full {
-            self.end_part(end_ms);
-            if let Some(open) = &mut self.open {
-                open.part = (time_ms, key);
-            }
-        }
-        true
-    }
-
-    /// Whether a segment of a length ends before this frame.
-    fn is_cut(&self, length_ms: u64, is_video: bool, key: bool) -> bool {
-        if self.changed && key {
-            return true;
-        }
-        if !is_video {
-            return length_ms >= self.hls.overflow_ms;
-        }
-        let whole = length_ms >= self.hls.fragment_ms;
-        // With one GOP more it would be longer than any may be.
-        let next_ms = length_ms + u64::try_from(self.gop_ms).unwrap_or(0);
-        let full = length_ms > 0 && next_ms >= self.hls.target_ms.max(self.hls.fragment_ms) + 500;
-        key && (whole || full) || whole && !self.hls.wait_keyframe || length_ms >= self.hls.overflow_ms
-    }
-
-    fn frame_ms(&self) -> i64 {
-        if self.rate.1 > 1 { (self.last_ms - self.rate.0) / (self.rate.1 - 1) } else { 0 }
-    }
-
-    /// Parts are of whole frames: as many as make the length that is wished for, and one more rather than much less.
-    fn set_rate(&mut self, length_ms: i64, frames: i64) {
-        let Some(part_ms) = self.hls.part_ms.and_then(|part_ms| i64::try_from(part_ms).ok()) else { return };
-        if length_ms > 0 {
-            let hundredths = (part_ms * 100 * frames / length_ms - 5).max(1);
-            self.part_ms = self.part_ms.max((hundredths + 99) / 100 * length_ms / frames + 1);
+    fn begin_part(&mut self, time_ms: i64, key: bool) {
+        if let Some(open) = &mut self.open {
+            open.part = (time_ms, key);
         }
     }
 }
@@ -304,13 +202,15 @@ impl Taker for Packager {
     fn take(&mut self, entry: &Entry) {
         self.now_ms = entry.arrived_ms;
         let frames = self.intake.take(entry);
-        self.changed |= self.intake.take_change() && self.wire.is_some();
+        if self.intake.take_change() {
+            self.cutter.change();
+        }
         frames.iter().for_each(|frame| self.frame(frame));
     }
 
     fn end(&mut self) {
         self.intake.release().iter().for_each(|frame| self.frame(frame));
-        self.finish(self.last_ms + self.frame_ms());
+        self.finish(self.cutter.end_ms());
         let shown = Arc::clone(&self.shown);
         let mut kept = shown.kept();
         // A publish without media does not turn it back.
@@ -361,7 +261,7 @@ mod tests {
         packager.end();
         let asked = Asked { vhost, path: "/a/s.m3u8", query: "", now_ms: 0, visit: None };
         let text = match answer(&shelf, &asked) {
-            Some(Answer::Playlist(text, _)) => text,
+            Some(Answer::Playlist(text, ..)) => text,
             _ => String::new(),
         };
         (shelf, text)

@@ -1,7 +1,10 @@
 //! Media playlists (RFC 8216, and its second edition for low latency), and what they are made from.
 
-use super::names::timestamp;
-use std::{collections::VecDeque, fmt::Write, path::PathBuf, sync::Arc};
+use super::{
+    kept::{Kept, Key, Map, Segment},
+    names::timestamp,
+};
+use std::{fmt::Write, sync::Arc};
 
 /// Stands behind every URI, where a visit's query goes.
 pub(super) const MARK: char = '\u{1}';
@@ -9,94 +12,11 @@ pub(super) const MARK: char = '\u{1}';
 const PARTS_TARGETS: u64 = 3;
 /// Older segments may be left out of an update beyond so many target durations (§6.2.5.1).
 const SKIP_TARGETS: u64 = 6;
-/// Bytes of a stream's segments in its playlist, and their number, whatever their times say.
-const WINDOW_BYTES_MAX: u64 = 512 << 20;
-const SEGMENTS_MAX: usize = 3000;
 /// Players stay so many parts behind the end (§4.4.3.8 asks for three at least).
 const HOLD_BACK_PARTS: u64 = 3;
 
-/// A part of a segment.
-#[derive(Clone, Debug)]
-pub(super) struct Part {
-    pub(super) uri: String,
-    pub(super) path: String,
-    pub(super) duration_ms: u64,
-    /// It begins with a keyframe.
-    pub(super) independent: bool,
-}
-
-/// A header that segments have in common.
-#[derive(Debug)]
-pub(super) struct Map {
-    pub(super) uri: String,
-    pub(super) path: String,
-    /// On the disk.
-    pub(super) file: Option<PathBuf>,
-}
-
-/// What segments are encrypted with.
-#[derive(Debug)]
-pub(super) struct Key {
-    /// Without a visit's query.
-    pub(super) uri: String,
-    pub(super) path: String,
-    /// On the disk.
-    pub(super) file: Option<PathBuf>,
-    pub(super) iv: [u8; 16],
-}
-
-/// A segment, whole or not.
-#[derive(Clone, Debug)]
-pub(super) struct Segment {
-    pub(super) sequence: u64,
-    /// Empty until it is whole.
-    pub(super) uri: String,
-    pub(super) path: String,
-    /// On the disk.
-    pub(super) file: Option<PathBuf>,
-    pub(super) duration_ms: u64,
-    /// It does not follow what went before.
-    pub(super) discontinuity: bool,
-    /// When its first frame was, in ms since 1970.
-    pub(super) at_ms: u64,
-    pub(super) bytes: u64,
-    pub(super) map: Option<Arc<Map>>,
-    pub(super) key: Option<Arc<Key>>,
-    pub(super) parts: Vec<Part>,
-}
-
-impl Segment {
-    /// Its files.
-    pub(super) fn files(self) -> impl Iterator<Item = PathBuf> {
-        let of_map = self.map.as_ref().and_then(|map| map.file.clone());
-        let of_key = self.key.as_ref().and_then(|key| key.file.clone());
-        self.file.into_iter().chain(of_map).chain(of_key)
-    }
-}
-
-/// What a stream's playlist is made from. It outlives a publish.
-#[derive(Debug, Default)]
-pub(super) struct Kept {
-    /// In the playlist.
-    pub(super) segments: VecDeque<Segment>,
-    /// Out of it, and there until a time in ms of the process's clock.
-    pub(super) retired: VecDeque<(u64, Segment)>,
-    /// The next segment's number.
-    pub(super) sequence: u64,
-    /// Discontinuities of segments that have left the playlist.
-    pub(super) discontinuities: u64,
-    /// Paths of the playlist and of headers.
-    pub(super) paths: Vec<String>,
-    /// The playlist's file, and how long what is there lasts without a publisher, in ms; 0 for ever.
-    pub(super) file: Option<PathBuf>,
-    pub(super) dispose_ms: u64,
-    /// When the publish ended, in ms of the process's clock.
-    pub(super) ended_ms: u64,
-    pub(super) target_ms: u64,
-}
-
 /// A playlist as it is now.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Window {
     /// The text; empty before there is a segment. URIs end in [`MARK`].
     pub text: String,
@@ -112,6 +32,8 @@ pub struct Window {
     pub bandwidth: (u64, u64),
     /// CODECS and RESOLUTION of a multivariant playlist; perhaps empty.
     pub attributes: String,
+    /// When the process's clock was 0, in ms since 1970; of an MPD.
+    pub since_1970_ms: u64,
     /// Which playlist of the stream's it is.
     pub version: u64,
 }
@@ -244,37 +166,6 @@ impl Kept {
         }
         out
     }
-
-    /// Takes a whole segment in, and those out that the window has no room for.
-    pub(super) fn push(&mut self, segment: Segment, window_ms: u64, now_ms: u64) {
-        self.sequence = segment.sequence + 1;
-        self.target_ms = self.target_ms.max(segment.duration_ms.saturating_add(500) / 1000 * 1000);
-        self.segments.push_back(segment);
-        let total = |of: fn(&Segment) -> u64| -> u64 { self.segments.iter().map(of).sum() };
-        let (mut total_ms, mut bytes) = (total(|segment| segment.duration_ms), total(|segment| segment.bytes));
-        while self.segments.len() > 1
-            && (total_ms > window_ms || bytes > WINDOW_BYTES_MAX || self.segments.len() > SEGMENTS_MAX)
-        {
-            let Some(old) = self.segments.pop_front() else { break };
-            (total_ms, bytes) = (total_ms - old.duration_ms, bytes - old.bytes);
-            self.retire(old, now_ms);
-        }
-    }
-
-    /// The oldest segment whose time out of the playlist is over, or for which there is no room.
-    pub(super) fn take_retired(&mut self, now_ms: u64) -> Option<Segment> {
-        let bytes: u64 = self.retired.iter().map(|(_, segment)| segment.bytes).sum();
-        let over = bytes > WINDOW_BYTES_MAX / 2 || self.retired.len() > SEGMENTS_MAX;
-        let due = |(until_ms, _): &(u64, Segment)| over || *until_ms <= now_ms;
-        if self.retired.front().is_some_and(due) { self.retired.pop_front().map(|(_, segment)| segment) } else { None }
-    }
-
-    /// A segment leaves the playlist; players may still be about to ask for it.
-    pub(super) fn retire(&mut self, old: Segment, now_ms: u64) {
-        // The first one's counts as soon as it is gone, the next one's is not written.
-        self.discontinuities += u64::from(self.segments.front().is_some_and(|next| next.discontinuity));
-        self.retired.push_back((now_ms + 2 * self.target_ms.max(old.duration_ms), old));
-    }
 }
 
 /// What an older playlist on the disk says of what comes next: its number, and discontinuities so far.
@@ -289,7 +180,8 @@ pub(super) fn recover(text: &str) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::kept::Wanted, *};
+    use std::path::PathBuf;
 
     fn segment(sequence: u64, duration_ms: u64, discontinuity: bool) -> Segment {
         Segment {
@@ -304,6 +196,8 @@ mod tests {
             map: None,
             key: None,
             parts: Vec::new(),
+            pieces: Vec::new(),
+            period: None,
         }
     }
 
@@ -312,9 +206,10 @@ mod tests {
     fn windows_slide() {
         let mut kept = Kept { target_ms: 2000, ..Kept::default() };
         let style = Style { fmp4: false, part_ms: None };
+        let wanted = Wanted { ms: 6000, segments: 0 };
         assert_eq!(kept.window(style, None, None).text, "");
         for sequence in 0..6 {
-            kept.push(segment(sequence, 2000, sequence == 2), 6000, 0);
+            kept.push(segment(sequence, 2000, sequence == 2), wanted, 0);
         }
         let text = kept.window(style, None, None).text;
         assert_eq!(kept.segments.len(), 3);
@@ -324,7 +219,7 @@ mod tests {
         );
         assert!(!text.contains("#EXT-X-DISCONTINUITY\n") && text.ends_with("#EXTINF:2.000,\ns-5.ts\u{1}\n"), "{text}");
         assert_eq!(recover(&text), Some((6, 1)));
-        kept.push(segment(6, 2400, true), 6000, 0);
+        kept.push(segment(6, 2400, true), wanted, 0);
         let text = kept.window(style, None, None).text;
         assert!(text.contains("#EXT-X-DISCONTINUITY\n") && text.contains("#EXT-X-TARGETDURATION:2\n"), "{text}");
         assert_eq!(recover(&text), Some((7, 2)));

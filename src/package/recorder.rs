@@ -4,10 +4,10 @@
 use super::{
     Made, Tell,
     files::{Log, Writer},
+    fragments::Fragments,
     intake::Intake,
     names::{Moment, Words},
     packager::Name,
-    track::Samples,
 };
 use crate::{
     config::Dvr,
@@ -15,7 +15,7 @@ use crate::{
     proto::{
         codec::Class,
         flv::{TagKind, file},
-        mp4::{self, Run},
+        mp4,
     },
 };
 use bytes::Bytes;
@@ -60,8 +60,10 @@ struct Recording {
     last_ms: i64,
     buffer: Vec<u8>,
     given_ms: i64,
-    /// Of MP4: the tracks' samples, fragments so far, and where its header has its length.
-    fragments: Option<(Samples, Samples, u32, usize)>,
+    /// The fragment that is being made has many bytes.
+    large: bool,
+    /// Of MP4: its fragments, and where its header has its length.
+    fragments: Option<(Fragments, usize)>,
 }
 
 impl fmt::Debug for Recorder {
@@ -146,7 +148,7 @@ impl Recorder {
             let tracks: Vec<mp4::Track> =
                 self.intake.tracks().map(|track| track.of_file(if track.is_video() { 1 } else { 2 })).collect();
             let length_at = mp4::put_file_header(&tracks, &mut buffer);
-            Some((Samples::default(), Samples::default(), 0, length_at))
+            Some((Fragments::default(), length_at))
         } else {
             file::put_header(true, self.has_video(), &mut buffer);
             let time = u32::try_from(first_ms - base_ms).unwrap_or(0);
@@ -163,6 +165,7 @@ impl Recorder {
             last_ms: time_ms,
             buffer,
             given_ms: time_ms,
+            large: false,
             fragments,
         });
         early.iter().for_each(|entry| self.put(entry));
@@ -183,18 +186,16 @@ impl Recorder {
                 let timestamp = since_ms.max(0) as u32;
                 file::put_tag(&entry.tag, timestamp, &mut recording.buffer);
             }
-            Some((video, audio, ..)) => {
-                let (samples, track) = if is_video { (video, &self.intake.video) } else { (audio, &self.intake.audio) };
-                let (Some(track), false) = (track, self.changed && !is_video && self.intake.video.is_some()) else {
+            Some((fragments, _)) => {
+                if self.changed && !is_video && self.intake.video.is_some() {
                     return;
-                };
+                }
                 let ends = is_video || self.intake.video.is_none();
-                let large = samples.bytes() > FRAGMENT_BYTES_MAX;
-                if ends && (large || time_ms - recording.given_ms >= CHUNK_MS) {
+                if ends && (recording.large || time_ms - recording.given_ms >= CHUNK_MS) {
                     self.end_fragment(since_ms);
                     return self.put(entry);
                 }
-                samples.push(track, &Entry { time_ms: since_ms, ..entry.clone() });
+                recording.large = fragments.push(&self.intake, entry, since_ms) > FRAGMENT_BYTES_MAX;
             }
         }
         recording.last_ms = time_ms;
@@ -209,21 +210,11 @@ impl Recorder {
     fn end_fragment(&mut self, end_ms: i64) {
         let Some(recording) = &mut self.recording else { return };
         recording.given_ms = recording.base_ms + end_ms;
-        let Some((video, audio, fragments, _)) = &mut recording.fragments else { return };
-        if let Some(track) = &self.intake.video {
-            video.end_last(track.at(end_ms));
+        if let Some((fragments, _)) = &mut recording.fragments {
+            recording.large = false;
+            fragments.put(&self.intake, end_ms, &mut recording.buffer);
+            self.give();
         }
-        let ((video_start, video), (audio_start, audio)) = (video.take(), audio.take());
-        let runs = [
-            Run { track: 1, start: video_start, samples: &video },
-            Run { track: 2, start: audio_start, samples: &audio },
-        ];
-        let runs: Vec<Run<'_>> = runs.into_iter().filter(|run| !run.samples.is_empty()).collect();
-        if !runs.is_empty() {
-            *fragments += 1;
-            mp4::put_fragment(*fragments, &runs, &mut recording.buffer);
-        }
-        self.give();
     }
 
     fn give(&mut self) {
@@ -240,7 +231,7 @@ impl Recorder {
         self.give();
         let Some(Recording { log, file, fragments, .. }) = self.recording.take() else { return };
         let length_ms = u64::try_from(end_ms - base_ms).unwrap_or(0);
-        let patch = fragments.map(|(.., at)| (at as u64, Bytes::copy_from_slice(&length_ms.to_be_bytes())));
+        let patch = fragments.map(|(_, at)| (at as u64, Bytes::copy_from_slice(&length_ms.to_be_bytes())));
         let tell = self.on_dvr.clone();
         self.writer.finish(log, patch, move || {
             if let Some(tell) = tell {

@@ -2,7 +2,11 @@
 //!
 //! The locks are held for a look-up. A playlist is one text, replaced as a whole.
 
-use super::playlist::{Kept, Segment, Window};
+use super::{
+    files::Writer,
+    kept::{Kept, Segment},
+    playlist::Window,
+};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use foldhash::fast::FixedState;
@@ -48,8 +52,49 @@ pub(super) enum Item {
     Blob(Arc<Blob>),
     /// Bytes that a segment has or will have, too.
     Part(Arc<Blob>),
+    /// A segment that is being made.
+    Growing(Arc<Growing>),
     /// A part that is announced and not there yet.
     Promised(Arc<Shown>),
+}
+
+/// What a playlist is.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Kind {
+    Hls,
+    Dash,
+}
+
+/// A segment that can be had while it is made.
+#[derive(Debug)]
+pub struct Growing {
+    /// It changes when more has come.
+    pub shown: Arc<Shown>,
+    /// RFC 9110 §8.3.
+    pub content_type: &'static str,
+    /// What there is, and whether that is all.
+    chunks: Mutex<(Vec<Bytes>, bool)>,
+}
+
+impl Growing {
+    pub(super) fn new(shown: &Arc<Shown>, content_type: &'static str) -> Arc<Self> {
+        Arc::new(Self { shown: Arc::clone(shown), content_type, chunks: Mutex::default() })
+    }
+
+    pub(super) fn push(&self, chunk: Bytes) {
+        lock(&self.chunks).0.push(chunk);
+    }
+
+    pub(super) fn end(&self) {
+        lock(&self.chunks).1 = true;
+    }
+
+    /// Its chunks behind the first ones, the version of `shown` that they were looked at, and whether there will be no more.
+    pub fn after(&self, seen: usize) -> (Vec<Bytes>, u64, bool) {
+        let version = self.shown.window().version;
+        let chunks = lock(&self.chunks);
+        (chunks.0.get(seen..).unwrap_or_default().to_vec(), version, chunks.1)
+    }
 }
 
 /// A stream's playlist, for as long as it is published, and a while after that.
@@ -59,6 +104,7 @@ pub struct Shown {
     pub id: u64,
     /// The stream's.
     pub key: Arc<str>,
+    pub(super) kind: Kind,
     window: ArcSwap<Window>,
     live: AtomicBool,
     /// Shards where somebody waits for the next window.
@@ -124,7 +170,7 @@ type Wake = Box<dyn Fn(usize) + Send + Sync>;
 #[derive(Default)]
 pub struct Shelf {
     rooms: [RwLock<HashMap<Box<str>, Item, FixedState>>; ROOMS],
-    streams: Mutex<HashMap<Arc<str>, Arc<Shown>>>,
+    streams: Mutex<HashMap<(Arc<str>, Kind), Arc<Shown>>>,
     visits: Mutex<HashMap<Box<str>, Arc<Visit>>>,
     doors: OnceLock<(Box<[Door]>, Wake)>,
     serial: AtomicU64,
@@ -197,13 +243,22 @@ impl Shelf {
         }
     }
 
-    /// A segment is served no more.
-    pub(super) fn drop_segment(&self, segment: &Segment) {
-        self.remove(&segment.path);
-        if let Some(key) = segment.key.as_ref().filter(|key| Arc::strong_count(key) == 1) {
-            self.remove(&key.path);
+    /// Serves those segments no more whose time out of the playlist is over; their files go too, where that is wished for.
+    pub(super) fn drop_retired(&self, kept: &mut Kept, writer: Option<&Writer>, now_ms: u64) {
+        while let Some(old) = kept.take_retired(now_ms) {
+            self.drop_segment(kept, old, writer);
         }
-        segment.parts.iter().for_each(|part| self.remove(&part.path));
+    }
+
+    /// A segment is gone, and what no other has.
+    pub(super) fn drop_segment(&self, kept: &mut Kept, old: Segment, writer: Option<&Writer>) {
+        for (path, file) in old.into_things() {
+            self.remove(&path);
+            kept.paths.retain(|other| *other != path);
+            if let (Some(file), Some(writer)) = (file, writer) {
+                writer.remove(file);
+            }
+        }
     }
 
     fn gone(&self, item: Option<Item>) {
@@ -213,13 +268,14 @@ impl Shelf {
     }
 
     /// The playlist of a stream that is published from now on, at a path of its vhost.
-    pub(super) fn shown(&self, key: &Arc<str>, path: &str) -> Arc<Shown> {
+    pub(super) fn shown(&self, key: &Arc<str>, kind: Kind, path: &str) -> Arc<Shown> {
         let mut streams = lock(&self.streams);
         let shards = self.doors.get().map_or(0, |(doors, _)| doors.len());
-        let shown = streams.entry(Arc::clone(key)).or_insert_with(|| {
+        let shown = streams.entry((Arc::clone(key), kind)).or_insert_with(|| {
             Arc::new(Shown {
                 id: self.serial.fetch_add(1, Ordering::Relaxed),
                 key: Arc::clone(key),
+                kind,
                 window: ArcSwap::default(),
                 live: AtomicBool::new(false),
                 waits: (0..shards).map(|_| AtomicBool::new(false)).collect(),
@@ -246,6 +302,11 @@ impl Shelf {
                 wake(shard);
             }
         }
+    }
+
+    /// Has those told who wait: what a playlist is of has changed, and its text has not.
+    pub(super) fn touch(&self, shown: &Shown) {
+        self.show(shown, Window::clone(&shown.window()));
     }
 
     /// Streams that are published no more, with what is to be done about each.

@@ -249,12 +249,12 @@ pub(super) struct Samples {
 const DRIFT_MS_MAX: u64 = 60;
 
 impl Samples {
-    /// Adds a frame; tells whether it was one. Frames of sound last as long as they say, so that they leave no gaps;
+    /// Adds a frame, at a time in ms; tells whether it was one. Frames of sound last as long as they say, so that they leave no gaps;
     /// those of pictures until the next one.
-    pub(super) fn push(&mut self, track: &Track, entry: &Entry) -> bool {
+    pub(super) fn push(&mut self, track: &Track, entry: &Entry, time_ms: i64) -> bool {
         let Some(bytes) = track.bytes(entry) else { return false };
         let scale = u64::from(track.timescale);
-        let now = track.at(entry.time_ms);
+        let now = track.at(time_ms);
         let own = (!track.is_video()).then(|| track.frame_length(&bytes)).flatten();
         let time = match self.expected.filter(|_| own.is_some()) {
             Some(expected) if expected.abs_diff(now) * 1000 <= DRIFT_MS_MAX * scale => expected,
@@ -315,13 +315,13 @@ mod tests {
         assert_eq!((track.codecs.as_str(), track.timescale), ("mp4a.40.2", 44_100));
         let mut samples = Samples::default();
         for time_ms in [0, 23, 46, 70, 93, 1000] {
-            assert!(samples.push(&track, &entry(TagKind::Audio, time_ms, &[0xAF, 1, 1, 2])));
+            assert!(samples.push(&track, &entry(TagKind::Audio, 0, &[0xAF, 1, 1, 2]), time_ms));
         }
         let (start, list) = samples.take();
         assert_eq!(start, 0);
         let durations: Vec<u32> = list.iter().map(|sample| sample.duration).collect();
         assert_eq!(durations, [1024, 1024, 1024, 1024, 44_100 - 4 * 1024, 1024]);
-        assert!(samples.push(&track, &entry(TagKind::Audio, 1023, &[0xAF, 1, 1])));
+        assert!(samples.push(&track, &entry(TagKind::Audio, 0, &[0xAF, 1, 1]), 1023));
         assert_eq!(samples.take().0, 44_100 + 1024);
     }
 }

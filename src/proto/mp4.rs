@@ -276,6 +276,9 @@ const OTHER_FLAGS: u32 = 0x0101_0000;
 /// Writes a fragment: what its samples are, and their bytes (§8.8.4 to §8.8.12).
 pub fn put_fragment(sequence: u32, runs: &[Run<'_>], out: &mut Vec<u8>) {
     let start = out.len();
+    let samples = runs.iter().flat_map(|run| run.samples);
+    let (count, bytes) = samples.fold((0, 0), |(count, bytes), sample| (count + 1, bytes + sample.bytes.len()));
+    out.reserve(bytes + overhead(runs.len(), count));
     let mut offsets = Vec::new();
     put(out, b"moof", |out| {
         put_full(out, b"mfhd", 0, |out| put_u32(out, sequence));
@@ -309,7 +312,7 @@ pub fn put_fragment(sequence: u32, runs: &[Run<'_>], out: &mut Vec<u8>) {
 }
 
 /// Bytes of a fragment beside those of its samples, at most.
-pub fn fragment_overhead(runs: usize, samples: usize) -> usize {
+fn overhead(runs: usize, samples: usize) -> usize {
     8 + 16 + 8 + runs * (8 + 16 + 20 + 20) + samples * 16
 }
 
@@ -340,7 +343,7 @@ mod tests {
         let runs = [Run { track: 1, start: 7, samples: &video }, Run { track: 2, start: 1 << 40, samples: &audio }];
         let mut out = Vec::new();
         put_fragment(9, &runs, &mut out);
-        assert!(out.len() <= fragment_overhead(2, 3) + 13);
+        assert!(out.len() <= overhead(2, 3) + 13);
         let top = boxes(&out);
         assert_eq!(top.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["moof", "mdat"]);
         for (run, (_, traf)) in runs.iter().zip(boxes(top[0].1).into_iter().skip(1)) {

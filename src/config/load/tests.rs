@@ -70,9 +70,9 @@ fn faults_are_drawn_with_their_place() {
 
 #[test]
 fn every_fault_is_found_at_once() {
-    let text = "listen 70000; max_connections 0; vhost a { tcp_nodelay yes; chunk_size 1; dash { enabled on; } } vhost a { } nonsense 1;";
+    let text = "listen 70000; max_connections 0; vhost a { tcp_nodelay yes; chunk_size 1; srt { enabled on; } } vhost a { } nonsense 1;";
     let found: Vec<_> = faults(text).into_iter().map(|(at, ..)| at).collect();
-    assert_eq!(found, ["70000", "0", "yes", "1", "dash", "a", "nonsense"]);
+    assert_eq!(found, ["70000", "0", "yes", "1", "srt", "a", "nonsense"]);
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn includes_are_read_in_place() {
 /// What SRS has and we do not: refused, or left out with a warning.
 #[test]
 fn what_is_not_supported_is_named() {
-    let text = "listen 1; rtc_server { enabled on; listen 8000; } vhost a { dash { enabled on; } }";
+    let text = "listen 1; rtc_server { enabled on; listen 8000; } vhost a { srt { enabled on; } }";
     let found: Vec<_> = faults(text).into_iter().map(|(at, message, help)| (at, message, help.unwrap())).collect();
     assert_eq!(
         found[0],
@@ -215,7 +215,7 @@ fn what_is_not_supported_is_named() {
             "remove it, or run with --lenient".to_owned()
         )
     );
-    assert_eq!(found[1].0, "dash");
+    assert_eq!(found[1].0, "srt");
     let lenient = Config::load(&Input { text: Some(("x", text)), lenient: true, ..Input::default() }).unwrap();
     assert_eq!((lenient.warnings.list().len(), lenient.config.vhosts.len()), (2, 1));
 }
@@ -253,7 +253,7 @@ fn files_of_srs_start() {
     assert_eq!((vhost.publish.mr_latency_ms, vhost.publish.normal_timeout_ms), (Some(500), 7000));
     assert_eq!(vhost.forward.destinations.len(), 2);
     // What is on is refused, however it is written.
-    assert_eq!(faults("listen 1; vhost a { dash { enabled on; } } srt_server { enabled on; }").len(), 2);
+    assert_eq!(faults("listen 1; vhost a { rtc { enabled on; } } srt_server { enabled on; }").len(), 2);
 }
 
 proptest::proptest! {
@@ -298,7 +298,7 @@ fn variables_are_as_their_directives() {
     {
         assert_eq!(outcome(name, "on"), format!("`{name}` is SRS's and changes nothing"));
     }
-    for name in ["SRS_VHOST_DASH_ENABLED", "SRS_RTC_SERVER_ENABLED", "SRS_VHOST_RTC_ENABLED", "SRS_VHOST_RTSP_ENABLED"]
+    for name in ["SRS_VHOST_SRT_ENABLED", "SRS_RTC_SERVER_ENABLED", "SRS_VHOST_RTC_ENABLED", "SRS_VHOST_RTSP_ENABLED"]
     {
         let said = outcome(name, "on");
         assert!(said.contains(&format!("`{name}` is SRS's and not supported")) && said.contains("unset it"), "{said}");
@@ -307,7 +307,7 @@ fn variables_are_as_their_directives() {
         let lenient = Config::load(&Input { text, variables, lenient: true, ..Input::default() }).unwrap();
         assert_eq!(lenient.warnings.list().len(), 1, "{name}");
     }
-    assert!(outcome("SRS_VHOST_DASH_ENABELD", "on").contains("is not known"));
+    assert!(outcome("SRS_VHOST_SRT_ENABELD", "on").contains("is not known"));
 }
 
 /// Old spellings stand where they stand today, and go before what is there, as with SRS.
@@ -338,14 +338,14 @@ fn old_spellings_are_taken() {
 fn blocks_that_are_not_built() {
     let with = |inside: &str| format!("listen 1; vhost v {{ {inside} }}");
     assert!(
-        load(&with("dash { enabled off; dash_fragment 3; } cluster { mode local; } rtc { }"), &[]).warnings.is_empty()
+        load(&with("srt { enabled off; srt_to_rtmp on; } cluster { mode local; } rtc { }"), &[]).warnings.is_empty()
     );
-    assert_eq!(first_fault(&with("dash { enabled on; }")), "`dash` is SRS's and not supported: DASH");
+    assert_eq!(first_fault(&with("srt { enabled on; }")), "`srt` is SRS's and not supported: SRT");
     assert_eq!(
         first_fault(&with("mode remote; origin 127.0.0.1;")),
         "`cluster` is SRS's and not supported: edge and origin clusters"
     );
-    assert_eq!(first_fault(&with("dash { enabeld on; }")), "`enabeld` is not known in `dash`");
+    assert_eq!(first_fault(&with("srt { enabeld on; }")), "`enabeld` is not known in `srt`");
     assert_eq!(first_fault(&with("http_remux { } http_remux { }")), "`http_remux` is set twice");
     assert_eq!(first_fault(&with("srt_server { enabled on; }")), "`srt_server` is not known in `vhost`");
     assert_eq!(first_fault(&with("refer { enabled on; all http://a/; }")), "`http://a/` is no value for `all`");

@@ -7,7 +7,7 @@ mod packaged;
 use crate::{
     config::{Config, Proxies, Vhost},
     core::port::{CloseReason, Context, HANDSHAKE_MS_MAX, IO_MS_MAX, Output, Peer, Request, Session, Word},
-    package::Visit,
+    package::{Growing, Visit},
     proto::{
         address::StreamAddress,
         http::{
@@ -69,6 +69,8 @@ pub(crate) struct HttpSession {
     referer: String,
     /// The request for a playlist or a segment that is to be answered.
     asked: Option<Box<Packaged>>,
+    /// What it is answered while that is made, and how many chunks have been sent of it.
+    growing: Option<(Arc<Growing>, usize)>,
 }
 
 /// What a connection is at.
@@ -108,6 +110,7 @@ impl HttpSession {
             tc_url: String::new(),
             referer: String::new(),
             asked: None,
+            growing: None,
         }
     }
 
@@ -306,8 +309,16 @@ impl Session for HttpSession {
         match (word, self.state) {
             (Word::Opened(_), State::Asked(wait_ms)) => self.state = State::Waiting(context.now_ms + wait_ms, false),
             (Word::Opened(_), State::Visiting) => self.allowed(context),
-            (Word::Changed, State::Awaiting(until_ms)) => self.answer(until_ms, context),
-            (Word::Sent, State::Sending) => self.end_answer(context),
+            (Word::Changed, State::Awaiting(until_ms)) => {
+                if !self.grow(context) {
+                    self.answer(until_ms, context);
+                }
+            }
+            (Word::Sent, State::Sending) => {
+                if !self.grow(context) {
+                    self.end_answer(context);
+                }
+            }
             (Word::PlayRefused(_, why), _) => {
                 self.respond("403 Forbidden", why);
                 self.finish(context);

@@ -4,7 +4,7 @@ use super::{HttpSession, State, Wanted, origins};
 use crate::{
     config::{Config, Proxies, Vhost},
     core::port::{CloseReason, Context, Output, Request},
-    package::{self, Answer, Asked, Blob, Visit},
+    package::{self, Answer, Asked, Blob, Growing, Visit},
     proto::{
         address::StreamAddress,
         http::{Head, range},
@@ -17,8 +17,6 @@ use std::{fmt::Write, sync::Arc, time::SystemTime};
 const AWAIT_MS_MAX: u64 = 30_000;
 /// How long whoever stands between may keep what never changes, in seconds.
 const CACHED_S: u32 = 3600;
-/// RFC 8216 §4.
-const PLAYLIST: &str = "application/vnd.apple.mpegurl";
 
 /// A request that is to be answered.
 #[derive(Debug)]
@@ -29,13 +27,14 @@ pub(super) struct Packaged {
     query: String,
     range: Option<String>,
     head_only: bool,
+    is_http11: bool,
     visit: Option<Arc<Visit>>,
 }
 
 impl HttpSession {
     /// Answers a request for something packaged; tells whether it is one.
     pub(super) fn packaged(&mut self, config: &Config, head: &Head, context: &Context<'_>) -> bool {
-        let Some(vhost) = config.vhost(&head.vhost()).filter(|vhost| vhost.enabled && vhost.hls.is_some()) else {
+        let Some(vhost) = config.vhost(&head.vhost()).filter(|vhost| vhost.is_packaged()) else {
             return false;
         };
         if !head.is_plain_get() || head.websocket_key.is_some() {
@@ -57,6 +56,7 @@ impl HttpSession {
             query: query.clone(),
             range: head.range.clone(),
             head_only: head.method == "HEAD",
+            is_http11: head.is_http11,
             visit: None,
         }));
         if config.trusted_proxies != Proxies::default() {
@@ -82,6 +82,11 @@ impl HttpSession {
 
     /// What was waited for has not come.
     pub(super) fn give_up(&mut self, context: &Context<'_>) {
+        if self.growing.take().is_some() {
+            // Only the connection's end can say that this is not all.
+            self.queue.push(Output::Leave(CloseReason::ResponseEnded));
+            return;
+        }
         self.respond("503 Service Unavailable", "what is asked for has not come in time");
         self.end_answer(context);
     }
@@ -98,8 +103,9 @@ impl HttpSession {
 
     fn give(&mut self, answer: Answer, until_ms: u64, context: &Context<'_>) {
         match answer {
-            Answer::Playlist(text, lasting) => self.give_playlist(text, lasting, context),
+            Answer::Playlist(text, kind, lasting) => self.give_playlist(text, kind, lasting, context),
             Answer::Blob(blob) => self.give_blob(&blob, context),
+            Answer::Growing(growing) => self.give_growing(growing, until_ms, context),
             Answer::Later(shown, version, visit) => {
                 if let Some(asked) = &mut self.asked {
                     asked.visit = visit.or(asked.visit.take());
@@ -134,10 +140,10 @@ impl HttpSession {
         self.queue.push(Output::Play(Box::new(request), Wanted::Visit(visit)));
     }
 
-    fn give_playlist(&mut self, text: String, lasting: bool, context: &Context<'_>) {
+    fn give_playlist(&mut self, text: String, content_type: &str, lasting: bool, context: &Context<'_>) {
         let cache = if lasting { format!("max-age={CACHED_S}") } else { "no-cache".to_owned() };
         let head_only = self.asked.as_ref().is_some_and(|asked| asked.head_only);
-        let head = self.head_of("200 OK", PLAYLIST, text.len() as u64, &cache, "");
+        let head = self.head_of("200 OK", content_type, Some(text.len() as u64), &cache, "");
         self.output.extend_from_slice(head.as_bytes());
         if head_only {
             self.end_answer(context);
@@ -158,7 +164,7 @@ impl HttpSession {
             Some(_) => ("416 Range Not Satisfiable", format!("Content-Range: bytes */{}\r\n", blob.length)),
         };
         let cache = format!("max-age={CACHED_S}");
-        let head = self.head_of(status, blob.content_type, to - from, &cache, &more);
+        let head = self.head_of(status, blob.content_type, Some(to - from), &cache, &more);
         self.output.extend_from_slice(head.as_bytes());
         if head_only || from == to {
             return self.end_answer(context);
@@ -166,18 +172,61 @@ impl HttpSession {
         self.send(part_of(&blob.chunks, from, to));
     }
 
+    /// A segment that is being made: what there is of it at once, the rest as it comes.
+    fn give_growing(&mut self, growing: Arc<Growing>, until_ms: u64, context: &Context<'_>) {
+        let Some(asked) = &self.asked else { return };
+        if !asked.is_http11 {
+            // It has no way to end one response but its length.
+            let (_, version, _) = growing.after(0);
+            self.state = State::Awaiting(until_ms);
+            return self.queue.push(Output::Await(Arc::clone(&growing.shown), version));
+        }
+        let head_only = asked.head_only;
+        let head = self.head_of("200 OK", growing.content_type, None, &format!("max-age={CACHED_S}"), "");
+        self.output.extend_from_slice(head.as_bytes());
+        if head_only {
+            return self.end_answer(context);
+        }
+        self.growing = Some((growing, 0));
+        self.grow(context);
+    }
+
+    /// Sends what has come of a segment that is being made, or waits for more; tells whether there is one.
+    pub(super) fn grow(&mut self, context: &Context<'_>) -> bool {
+        let Some((growing, seen)) = &mut self.growing else { return false };
+        let (chunks, version, over) = growing.after(*seen);
+        *seen += chunks.len();
+        if chunks.is_empty() && !over {
+            self.state = State::Awaiting(context.now_ms + AWAIT_MS_MAX);
+            self.queue.push(Output::Await(Arc::clone(&growing.shown), version));
+            return true;
+        }
+        let mut body = Vec::with_capacity(3 * chunks.len() + 1);
+        for chunk in chunks {
+            body.push(format!("{:x}\r\n", chunk.len()).into());
+            body.extend([chunk, Bytes::from_static(b"\r\n")]);
+        }
+        if over {
+            body.push(Bytes::from_static(b"0\r\n\r\n"));
+            self.growing = None;
+        }
+        self.send(body);
+        true
+    }
+
     fn send(&mut self, chunks: Vec<Bytes>) {
         self.state = State::Sending;
         self.queue.push(Output::Body(chunks));
     }
 
-    fn head_of(&self, status: &str, content_type: &str, length: u64, cache: &str, more: &str) -> String {
+    fn head_of(&self, status: &str, content_type: &str, length: Option<u64>, cache: &str, more: &str) -> String {
         let mut head = String::with_capacity(384);
         let connection = if self.keep_alive { "keep-alive" } else { "close" };
+        let length = length.map_or_else(|| "Transfer-Encoding: chunked".to_owned(), |length| format!("Content-Length: {length}"));
         // A string takes whatever is written.
         _ = write!(
             head,
-            "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nCache-Control: {cache}\r\n\
+            "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\n{length}\r\nCache-Control: {cache}\r\n\
              Connection: {connection}\r\n{more}{}Server: corecast\r\nDate: {}\r\n\r\n",
             origins(self.crossdomain),
             httpdate::fmt_http_date(SystemTime::now())

@@ -4,7 +4,8 @@ use super::{Open, Packager, Wire};
 use crate::package::{
     Made, MadeSegment,
     names::{Moment, Words, content_type, encoded},
-    playlist::{Kept, Key, MARK, Segment, Style, Window, recover, seconds},
+    kept::{Kept, Key, Segment, Wanted},
+    playlist::{MARK, Style, Window, recover, seconds},
     shelf::{Blob, Item},
     track::Track,
 };
@@ -14,7 +15,7 @@ use aws_lc_rs::{
     rand,
 };
 use bytes::Bytes;
-use std::{mem, path::PathBuf, sync::Arc};
+use std::{mem, sync::Arc};
 
 impl Packager {
     /// The segment that is being made ends at a time.
@@ -38,7 +39,7 @@ impl Packager {
             (segment.key, chunks) = (Some(key), vec![sealed]);
         }
         segment.bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        let mp4 = matches!(self.wire, Some(Wire::Mp4 { .. }));
+        let mp4 = matches!(self.wire, Some(Wire::Mp4(..)));
         let template = if mp4 { &self.hls.fmp4_file } else { &self.hls.segment_file };
         let moment = self.moment(segment.sequence, segment.duration_ms, segment.at_ms);
         let Some(mut file) = self.words().fill(template, Some(moment)) else { return };
@@ -57,10 +58,8 @@ impl Packager {
                 .put(&segment.path, Item::Blob(Blob::new(chunks, content_type(mp4, self.intake.video.is_some()))));
         }
         self.tell(&segment, &file);
-        kept.push(segment, self.hls.window_ms, self.now_ms);
-        while let Some(old) = kept.take_retired(self.now_ms) {
-            self.drop_segment(old, &mut kept);
-        }
+        kept.push(segment, Wanted { ms: self.hls.window_ms, segments: 0 }, self.now_ms);
+        self.shelf.drop_retired(&mut kept, self.hls.cleanup.then_some(&*self.writer), self.now_ms);
         self.show(&kept);
         if let Some(file) = &kept.file {
             let text = kept.window(Style { fmp4: mp4, part_ms: None }, None, None).text;
@@ -114,23 +113,6 @@ impl Packager {
         Some((Arc::clone(key), sealed.into()))
     }
 
-    /// A segment is gone; its header too, if no other has it.
-    pub(super) fn drop_segment(&self, old: Segment, kept: &mut Kept) {
-        self.shelf.drop_segment(&old);
-        let remove = |file: &Option<PathBuf>| {
-            file.iter().filter(|_| self.hls.cleanup).for_each(|file| self.writer.remove(file.clone()));
-        };
-        remove(&old.file);
-        if let Some(key) = old.key.as_ref().filter(|key| Arc::strong_count(key) == 1) {
-            remove(&key.file);
-        }
-        if let Some(map) = old.map.filter(|map| Arc::strong_count(map) == 1) {
-            self.shelf.remove(&map.path);
-            kept.paths.retain(|path| *path != map.path);
-            remove(&map.file);
-        }
-    }
-
     /// Takes up where the last run of the server has ended.
     pub(super) fn recovered(&mut self, kept: &mut Kept) {
         let Some(told) = self.left.take() else { return };
@@ -153,12 +135,12 @@ impl Packager {
             return;
         }
         let style = Style {
-            fmp4: matches!(self.wire, Some(Wire::Mp4 { .. })),
+            fmp4: matches!(self.wire, Some(Wire::Mp4(..))),
             part_ms: self
                 .hls
                 .part_ms
-                .filter(|_| matches!(self.wire, Some(Wire::Mp4 { .. })))
-                .and(u64::try_from(self.part_ms).ok()),
+                .filter(|_| matches!(self.wire, Some(Wire::Mp4(..))))
+                .and(u64::try_from(self.cutter.part_ms()).ok()),
         };
         let next = style.part_ms.filter(|_| self.shown.is_live());
         let next = next.and_then(|_| self.part_name(kept.sequence, self.open_parts()));

@@ -4,29 +4,23 @@ use super::{CHUNK_BYTES, FRAGMENT_BYTES_MAX, Open, Packager, Wire};
 use crate::{
     media::{Entry, Render},
     package::{
+        fragments::Fragments,
         names::content_type,
-        playlist::{Map, Part, Segment},
+        kept::{Map, Part, Segment},
         shelf::{Blob, Item},
-        track::{Samples, Track},
+        track::Track,
         ts::TsRender,
     },
-    proto::{
-        flv::TagKind,
-        mp4::{self, Run},
-    },
+    proto::mp4,
 };
 use bytes::Bytes;
 use std::{mem, sync::Arc};
 
 impl Packager {
     /// Begins a segment.
-    pub(super) fn begin(&mut self, time_ms: i64, key: bool) -> bool {
+    pub(super) fn begin(&mut self, time_ms: i64, key: bool) {
         if self.wire.is_none() && !self.choose_wire() {
-            return false;
-        }
-        (self.last_ms, self.skipped) = (time_ms, 0);
-        if self.rate.1 == 0 {
-            (self.rate, self.key_ms) = ((time_ms, 1), time_ms);
+            return;
         }
         let (wall_ms, at_ms) = *self.wall.get_or_insert((self.since_1970_ms + self.now_ms, time_ms));
         let map = match &mut self.wire {
@@ -34,7 +28,7 @@ impl Packager {
                 render.cut();
                 None
             }
-            Some(Wire::Mp4 { map, .. }) => Some(Arc::clone(map)),
+            Some(Wire::Mp4(map, _)) => Some(Arc::clone(map)),
             None => None,
         };
         let segment = Segment {
@@ -49,6 +43,8 @@ impl Packager {
             map,
             key: None,
             parts: Vec::new(),
+            pieces: Vec::new(),
+            period: None,
         };
         self.open = Some(Open {
             segment,
@@ -56,9 +52,7 @@ impl Packager {
             part: (time_ms, key),
             chunks: Vec::new(),
             buffer: Vec::new(),
-            bytes: 0,
         });
-        true
     }
 
     /// A transport stream, unless MP4 is wished for or a codec has no place in it.
@@ -104,14 +98,12 @@ impl Packager {
         }
         let on_disk = self.hls.disk.then(|| self.hls.path.join(&file));
         let map = Arc::new(Map { uri: self.uri(&file), path, file: on_disk });
-        self.wire = Some(Wire::Mp4 { map, video: Samples::default(), audio: Samples::default(), fragments: 0 });
+        self.wire = Some(Wire::Mp4(map, Fragments::default()));
         true
     }
 
     pub(super) fn put(&mut self, entry: &Entry) {
         let (Some(open), Some(wire)) = (&mut self.open, &mut self.wire) else { return };
-        open.bytes += entry.bytes();
-        let is_video = entry.tag.kind == TagKind::Video;
         match wire {
             Wire::Ts(render) => {
                 open.buffer.extend_from_slice(&render.render(entry));
@@ -119,17 +111,10 @@ impl Packager {
                     open.take_buffer();
                 }
             }
-            Wire::Mp4 { video, audio, .. } => {
-                let (samples, track) = if is_video { (video, &self.intake.video) } else { (audio, &self.intake.audio) };
-                let Some(track) = track else { return };
-                samples.push(track, entry);
-                let bytes = samples.bytes();
-                if bytes > FRAGMENT_BYTES_MAX {
-                    let time_ms = entry.time_ms;
-                    self.end_part(time_ms);
-                    if let Some(open) = &mut self.open {
-                        open.part = (time_ms, false);
-                    }
+            Wire::Mp4(_, fragments) => {
+                if fragments.push(&self.intake, entry, entry.time_ms) > FRAGMENT_BYTES_MAX {
+                    self.end_part(entry.time_ms);
+                    self.begin_part(entry.time_ms, false);
                 }
             }
         }
@@ -138,23 +123,11 @@ impl Packager {
     /// The part that is being made ends at a time.
     pub(super) fn end_part(&mut self, end_ms: i64) {
         let (Some(open), Some(wire)) = (&mut self.open, &mut self.wire) else { return };
-        let Wire::Mp4 { video, audio, fragments, .. } = wire else { return };
-        if let Some(track) = &self.intake.video {
-            video.end_last(track.at(end_ms));
-        }
-        let ((video_start, video), (audio_start, audio)) = (video.take(), audio.take());
-        let runs = [
-            Run { track: 1, start: video_start, samples: &video },
-            Run { track: 2, start: audio_start, samples: &audio },
-        ];
-        let runs: Vec<Run<'_>> = runs.into_iter().filter(|run| !run.samples.is_empty()).collect();
-        if runs.is_empty() {
+        let Wire::Mp4(_, fragments) = wire else { return };
+        let mut out = Vec::new();
+        if !fragments.put(&self.intake, end_ms, &mut out) {
             return;
         }
-        *fragments += 1;
-        let bytes: usize = video.iter().chain(&audio).map(|sample| sample.bytes.len()).sum();
-        let mut out = Vec::with_capacity(bytes + mp4::fragment_overhead(runs.len(), video.len() + audio.len()));
-        mp4::put_fragment(*fragments, &runs, &mut out);
         let bytes = Bytes::from(out);
         open.chunks.push(bytes.clone());
         let (start_ms, independent) = open.part;
@@ -162,7 +135,7 @@ impl Packager {
         if self.hls.part_ms.is_none() || !self.hls.memory {
             return;
         }
-        self.part_ms = self.part_ms.max(i64::try_from(duration_ms).unwrap_or(0));
+        self.cutter.saw_part(i64::try_from(duration_ms).unwrap_or(0));
         let shown = Arc::clone(&self.shown);
         let mut kept = shown.kept();
         self.recovered(&mut kept);

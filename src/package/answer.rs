@@ -2,8 +2,10 @@
 
 use super::{
     files::Writer,
+    mpd::NOW,
+    names::timestamp,
     playlist::{MARK, Window},
-    shelf::{Blob, Item, Shelf, Shown, Visit},
+    shelf::{Blob, Growing, Item, Kind, Shelf, Shown, Visit},
 };
 use crate::{config::Vhost, proto::http::query_value};
 use std::{fmt::Write, sync::Arc};
@@ -12,6 +14,9 @@ use std::{fmt::Write, sync::Arc};
 const CTX_BYTES_MAX: usize = 64;
 /// Segments beyond the newest that a reload may wait for (RFC 8216bis §6.2.5.2).
 const AHEAD_MAX: u64 = 2;
+/// What playlists are (RFC 8216 §4; ISO 23009-1, annex C).
+const M3U8: &str = "application/vnd.apple.mpegurl";
+const MPD: &str = "application/dash+xml";
 /// A visit is over after so many windows without a request, as with SRS.
 const VISIT_WINDOWS: u64 = 2;
 
@@ -33,10 +38,12 @@ pub struct Asked<'a> {
 /// What it is answered.
 #[derive(Debug)]
 pub enum Answer {
-    /// A playlist, and whether it is the same for as long as it lasts.
-    Playlist(String, bool),
+    /// A playlist, what it is, and whether it is the same for as long as it lasts.
+    Playlist(String, &'static str, bool),
     /// A segment, a part or a header.
     Blob(Arc<Blob>),
+    /// A segment that is being made.
+    Growing(Arc<Growing>),
     /// It is to be asked again, as this visit, when the playlist changes, which is of this version.
     Later(Arc<Shown>, u64, Option<Arc<Visit>>),
     /// It may be answered if this visit is allowed: of the stream of a key.
@@ -51,7 +58,6 @@ pub enum Answer {
 
 /// What lies at a request's path; `None` if nothing does.
 pub fn answer(shelf: &Shelf, asked: &Asked<'_>) -> Option<Answer> {
-    let hls = asked.vhost.hls.as_ref()?;
     let item = shelf.find(&format!("{}{}", asked.vhost.name, asked.path))?;
     let ctx = query_value(asked.query, "hls_ctx").filter(|ctx| !ctx.is_empty());
     let shown = match item {
@@ -61,6 +67,7 @@ pub fn answer(shelf: &Shelf, asked: &Asked<'_>) -> Option<Answer> {
             ctx.and_then(|ctx| shelf.visit(&ctx, asked.now_ms));
             return Some(Answer::Blob(blob));
         }
+        Item::Growing(growing) => return Some(Answer::Growing(growing)),
         Item::Promised(shown) if shown.is_live() => {
             let version = shown.window().version;
             return Some(Answer::Later(shown, version, None));
@@ -71,6 +78,15 @@ pub fn answer(shelf: &Shelf, asked: &Asked<'_>) -> Option<Answer> {
     if window.text.is_empty() && !shown.is_live() {
         return Some(Answer::Gone);
     }
+    if shown.kind == Kind::Dash {
+        return Some(if window.text.is_empty() {
+            Answer::Later(shown, window.version, None)
+        } else {
+            let now = timestamp(window.since_1970_ms + asked.now_ms);
+            Answer::Playlist(window.text.replace(NOW, &now), MPD, false)
+        });
+    }
+    let hls = asked.vhost.hls.as_ref()?;
     if !hls.ctx {
         return Some(media(asked, &shown, &window, None));
     }
@@ -92,7 +108,7 @@ pub fn answer(shelf: &Shelf, asked: &Asked<'_>) -> Option<Answer> {
     if window.text.is_empty() {
         return Some(Answer::Later(shown, window.version, Some(visit)));
     }
-    Some(Answer::Playlist(multivariant(asked, &window, &visit, hls.master_relative), false))
+    Some(Answer::Playlist(multivariant(asked, &window, &visit, hls.master_relative), M3U8, false))
 }
 
 /// Eight letters and digits, as SRS has them.
@@ -149,7 +165,7 @@ fn media(asked: &Asked<'_>, shown: &Arc<Shown>, window: &Window, visit: Option<(
     let text = window.delta.as_ref().filter(|_| skips).unwrap_or(&window.text);
     let query =
         visit.filter(|(_, marks)| *marks).map_or_else(String::new, |(visit, _)| format!("?hls_ctx={}", visit.id));
-    Answer::Playlist(text.replace(MARK, &query), sequence.is_some())
+    Answer::Playlist(text.replace(MARK, &query), M3U8, sequence.is_some())
 }
 
 /// Removes what nobody has published for long.
@@ -161,12 +177,11 @@ pub fn sweep(shelf: &Shelf, writer: &Writer, now_ms: u64) {
     for shown in shelf.forget(is_over) {
         let mut kept = shown.kept();
         let retired: Vec<_> = kept.retired.drain(..).map(|(_, segment)| segment).collect();
-        for segment in kept.segments.drain(..).chain(retired) {
-            shelf.drop_segment(&segment);
-            segment.files().for_each(|file| writer.remove(file));
+        for segment in retired.into_iter().chain(std::mem::take(&mut kept.segments)) {
+            shelf.drop_segment(&mut kept, segment, Some(writer));
         }
         kept.paths.drain(..).for_each(|path| shelf.remove(&path));
         kept.file.take().into_iter().for_each(|file| writer.remove(file));
-        tracing::info!(stream = %shown.key, "HLS: what is left of the stream is removed (hls_dispose)");
+        tracing::info!(stream = %shown.key, "what is left of its segments is removed (hls_dispose, dash_dispose)");
     }
 }
