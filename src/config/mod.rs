@@ -4,6 +4,7 @@
 //! it (`directives`, `section`) → sections, each fault with its place (`load`, `faults`) → in words again
 //! (`explain`).
 
+mod dash;
 mod directives;
 mod dvr;
 mod environment;
@@ -12,7 +13,6 @@ mod faults;
 mod files;
 mod forward;
 mod heartbeat;
-mod dash;
 mod hls;
 mod http;
 mod load;
@@ -28,13 +28,13 @@ mod srs;
 mod syntax;
 mod table;
 
+pub use dash::Dash;
 pub use dvr::Dvr;
 pub use explain::{Change, Explanation, full};
 pub use faults::{Fault, Faults};
 pub use files::{Files, HttpStatic};
 pub use forward::{Destination, Forward};
 pub use heartbeat::Heartbeat;
-pub use dash::Dash;
 pub use hls::{Hls, HlsKeys};
 pub use http::{
     Action, Auth, Exporter, HookUrl, Hooks, HttpApi, HttpRemux, HttpServer, Refer, Rule, Security, SignedUrl,

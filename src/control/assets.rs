@@ -19,6 +19,9 @@ const FILES: &[(&str, &[u8])] = &[
     ("/page/charts.js", include_bytes!("page/charts.js")),
     ("/page/player.js", include_bytes!("page/player.js")),
     ("/page/mpegts.js", include_bytes!(concat!(env!("OUT_DIR"), "/mpegts.js"))),
+    ("/page/hls.js", include_bytes!(concat!(env!("OUT_DIR"), "/hls.js"))),
+    ("/page/dash.js", include_bytes!(concat!(env!("OUT_DIR"), "/dash.js"))),
+    ("/page/licences.txt", include_bytes!(concat!(env!("OUT_DIR"), "/licences.txt"))),
 ];
 
 /// What the page may load: itself, and streams from wherever they are.

@@ -101,6 +101,8 @@ pub trait Server: Send + 'static {
     fn programs(&self) -> Option<Receiver<Vec<programs::Report>>>;
     /// Whether shards serve a segment or a playlist at a path of a vhost.
     fn is_packaged(&self, vhost: &Vhost, path: &str) -> bool;
+    /// Where a stream's playlists of HLS and DASH are, by its key: paths of its vhost.
+    fn playlists(&self, key: &str) -> [Option<String>; 2];
     /// Bytes of segments that are served, and files that could not be written.
     fn stored(&self) -> (u64, u64);
     /// What tells this process from others: SRS's `server` and `service`.

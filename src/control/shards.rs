@@ -145,6 +145,10 @@ mod tests {
             false
         }
 
+        fn playlists(&self, _: &str) -> [Option<String>; 2] {
+            [None, None]
+        }
+
         fn stored(&self) -> (u64, u64) {
             (0, 0)
         }

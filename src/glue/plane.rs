@@ -75,6 +75,10 @@ impl control::Server for Handle {
         vhost.is_packaged() && self.shared.shelf.has(&vhost.name, path)
     }
 
+    fn playlists(&self, key: &str) -> [Option<String>; 2] {
+        self.shared.shelf.playlists(key)
+    }
+
     fn stored(&self) -> (u64, u64) {
         (self.shared.shelf.bytes(), self.shared.writer.failed())
     }

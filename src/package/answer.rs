@@ -1,10 +1,11 @@
 //! What a request for a playlist or a segment is answered.
 
 use super::{
+    MARK,
     files::Writer,
     mpd::NOW,
-    names::timestamp,
-    playlist::{MARK, Window},
+    names::{encoded, timestamp},
+    playlist::Window,
     shelf::{Blob, Growing, Item, Kind, Shelf, Shown, Visit},
 };
 use crate::{config::Vhost, proto::http::query_value};
@@ -83,7 +84,8 @@ pub fn answer(shelf: &Shelf, asked: &Asked<'_>) -> Option<Answer> {
             Answer::Later(shown, window.version, None)
         } else {
             let now = timestamp(window.since_1970_ms + asked.now_ms);
-            Answer::Playlist(window.text.replace(NOW, &now), MPD, false)
+            let text = window.text.replace(MARK, &query_of(asked, None)).replace(NOW, &now);
+            Answer::Playlist(text, MPD, false)
         });
     }
     let hls = asked.vhost.hls.as_ref()?;
@@ -129,7 +131,7 @@ fn multivariant(asked: &Asked<'_>, window: &Window, visit: &Visit, relative: boo
         average.max(1),
         window.attributes
     );
-    _ = write!(out, "{}?hls_ctx={}", super::names::encoded(path), visit.id);
+    _ = write!(out, "{}?hls_ctx={}", encoded(path), visit.id);
     if !asked.query.is_empty() {
         _ = write!(out, "&{}", asked.query);
     }
@@ -163,9 +165,18 @@ fn media(asked: &Asked<'_>, shown: &Arc<Shown>, window: &Window, visit: Option<(
     let skips =
         window.blocking && query_value(asked.query, "_HLS_skip").is_some_and(|skip| skip == "YES" || skip == "v2");
     let text = window.delta.as_ref().filter(|_| skips).unwrap_or(&window.text);
-    let query =
-        visit.filter(|(_, marks)| *marks).map_or_else(String::new, |(visit, _)| format!("?hls_ctx={}", visit.id));
+    let query = query_of(asked, visit.filter(|(_, marks)| *marks).map(|(visit, _)| &**visit));
     Answer::Playlist(text.replace(MARK, &query), M3U8, sequence.is_some())
+}
+
+/// What URIs in a playlist end in: who asks, and which vhost, where the request's own query had to say that.
+fn query_of(asked: &Asked<'_>, visit: Option<&Visit>) -> String {
+    let visit = visit.map(|visit| format!("hls_ctx={}", visit.id));
+    let named = ["vhost", "domain"].into_iter().filter_map(|name| query_value(asked.query, name));
+    let vhost = { named }.find(|vhost| !vhost.is_empty()).map(|vhost| format!("vhost={}", encoded(&vhost)));
+    let parts: Vec<String> = visit.into_iter().chain(vhost).collect();
+    // Of MPDs they stand in XML.
+    if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) }
 }
 
 /// Removes what nobody has published for long.

@@ -2,9 +2,10 @@
 //! lists them.
 
 use super::{
+    MARK,
     cutter::{Cutter, Lengths, Step},
     files::Writer,
-    fragments::{Chunk, Fragments, VIDEO, id},
+    fragments::{AUDIO, Chunk, Fragments, VIDEO, id},
     intake::Intake,
     kept::{Kept, Map, Period, PeriodTrack, Piece, Segment, Wanted},
     mpd::{self, NOW},
@@ -60,6 +61,8 @@ pub struct DashPackager {
     fragments: Fragments,
     period: Option<Arc<Period>>,
     open: Option<Open>,
+    /// Paths of the segments that are announced.
+    promised: [Option<String>; 2],
     now_ms: u64,
 }
 
@@ -118,6 +121,7 @@ impl DashPackager {
             fragments: Fragments::default(),
             period: None,
             open: None,
+            promised: [None, None],
             now_ms: 0,
         })
     }
@@ -139,7 +143,7 @@ impl DashPackager {
     }
 
     /// What segments from here on have in common: it begins with the first chunks.
-    fn begin_period(&mut self, start_ms: i64, chunks: &[Option<Chunk>; 2]) -> Arc<Period> {
+    fn begin_period(&mut self, start_ms: i64, chunks: &[Option<Chunk>; 2]) -> Period {
         let shown = Arc::clone(&self.shown);
         let mut kept = shown.kept();
         let serial = kept.next_period;
@@ -155,7 +159,8 @@ impl DashPackager {
         let known = [&self.intake.video, &self.intake.audio];
         let first_ms = known.iter().zip(chunks).filter_map(|(track, chunk)| {
             let (track, chunk) = ((*track).as_ref()?, chunk.as_ref()?);
-            Some(i64::try_from(chunk.start * 1000 / u64::from(track.timescale)).unwrap_or(start_ms))
+            let shown = chunk.start.saturating_add_signed(chunk.composition.into());
+            Some(i64::try_from(shown * 1000 / u64::from(track.timescale)).unwrap_or(start_ms))
         });
         let first_ms = first_ms.min().unwrap_or(start_ms);
         let mut tracks = Vec::new();
@@ -180,14 +185,13 @@ impl DashPackager {
                 timescale: track.timescale,
                 coding: track.coding.clone(),
                 start: track.at(first_ms),
+                composition: chunks[number].as_ref().map_or(0, |chunk| chunk.composition),
                 map: Map { uri: format!("{}{file}", self.uris), path, file: on_disk },
                 media: format!("{}{}-", self.uris, NAMES[number]),
             });
         }
         let late_ms = u64::try_from(first_ms - start_ms).unwrap_or(0);
-        let period = Arc::new(Period { id: serial, at_ms: at_ms + late_ms, tracks });
-        self.period = Some(Arc::clone(&period));
-        period
+        Period { id: serial, at_ms: at_ms + late_ms, tracks }
     }
 
     fn on_disk(&self, file: &str) -> Option<PathBuf> {
@@ -201,9 +205,14 @@ impl DashPackager {
         if chunks.iter().all(Option::is_none) {
             return;
         }
-        if self.period.is_none() {
-            self.begin_period(start_ms, &chunks);
-        }
+        let period = match self.period.take() {
+            Some(period) => period,
+            None => Arc::new(self.begin_period(start_ms, &chunks)),
+        };
+        let composition =
+            |track| period.tracks.iter().find(|known| known.track == track).map_or(0, |known| known.composition);
+        let compositions = [composition(VIDEO), composition(AUDIO)];
+        self.period = Some(period);
         let shown = Arc::clone(&self.shown);
         let mut kept = shown.kept();
         let mut opened = false;
@@ -224,7 +233,8 @@ impl DashPackager {
                         self.shelf.put(&path, Item::Growing(Arc::clone(&growing)));
                         growing
                     });
-                    let piece = Piece { track, number, start: chunk.start, duration: 0, bytes: 0, path, file };
+                    let start = chunk.start.saturating_add_signed(compositions[track].into());
+                    let piece = Piece { track, number, start, duration: 0, bytes: 0, path, file };
                     none.insert(OpenTrack { piece, chunks: Vec::new(), growing })
                 }
                 None => continue,
@@ -276,7 +286,7 @@ impl DashPackager {
         self.show(&kept);
         if let Some(file) = &kept.file {
             let now = timestamp(self.since_1970_ms + self.now_ms);
-            let text = self.text(&kept, &[]).replace(NOW, &now);
+            let text = self.text(&kept, &[]).replace(MARK, "").replace(NOW, &now);
             self.writer.put(file.clone(), vec![text.into()]);
         }
     }
@@ -287,29 +297,56 @@ impl DashPackager {
         mpd::text(kept, &self.dash, open, now_ms)
     }
 
-    /// Shows the MPD as it is now; of the segment that is being made it says how long the one before was.
-    fn show(&self, kept: &Kept) {
+    /// Shows the MPD as it is now. For low latency it has the segment that is being made, and the next one, as long as the one
+    /// before: who asks for that waits until it begins, and need not have a newer MPD first.
+    fn show(&mut self, kept: &Kept) {
         if !self.dash.memory {
             return;
         }
-        let mut open = Vec::new();
+        let mut coming = Vec::new();
         if self.dash.part_ms.is_some() && self.shown.is_live() {
-            let tracks = self.open.iter().flat_map(|open| open.tracks.iter().flatten());
-            open.extend(tracks.map(|track| track.piece.clone()));
-            for piece in &mut open {
-                let of_track = |segment: &Segment| {
-                    segment.pieces.iter().find(|other| other.track == piece.track).map(|other| other.duration)
-                };
-                let timescale = [&self.intake.video, &self.intake.audio][piece.track].as_ref();
-                let planned = timescale.map_or(0, |track| track.at(i64::try_from(self.dash.fragment_ms).unwrap_or(0)));
-                piece.duration = kept.segments.back().and_then(of_track).unwrap_or(planned).max(piece.duration);
+            let tracks: Vec<usize> =
+                self.period.iter().flat_map(|period| &period.tracks).map(|track| track.track).collect();
+            for track in tracks {
+                self.foresee(track, kept, &mut coming);
             }
         }
-        if kept.segments.is_empty() && open.is_empty() {
+        if kept.segments.is_empty() && coming.is_empty() {
             return;
         }
-        let (text, since_1970_ms) = (self.text(kept, &open), self.since_1970_ms);
+        let (text, since_1970_ms) = (self.text(kept, &coming), self.since_1970_ms);
         self.shelf.show(&self.shown, Window { text, since_1970_ms, ..Window::default() });
+    }
+
+    /// A track's segment that is being made, if there is one, and the next.
+    fn foresee(&mut self, track: usize, kept: &Kept, coming: &mut Vec<Piece>) {
+        let of_track = |segment: &Segment| segment.pieces.iter().find(|piece| piece.track == track).cloned();
+        let last = kept.segments.back().filter(|last| {
+            last.period.as_ref().zip(self.period.as_ref()).is_some_and(|(last, now)| Arc::ptr_eq(last, now))
+        });
+        let last = last.and_then(of_track);
+        let known = [&self.intake.video, &self.intake.audio][track].as_ref();
+        let planned = known.map_or(0, |known| known.at(i64::try_from(self.dash.fragment_ms).unwrap_or(0)));
+        let duration = last.as_ref().map_or(planned, |last| last.duration).max(1);
+        let open = self.open.as_ref().and_then(|open| open.tracks[track].as_ref()).map(|open| open.piece.clone());
+        let open = open.map(|open| Piece { duration: duration.max(open.duration), ..open });
+        let Some(before) = open.clone().or(last) else { return };
+        coming.extend(open);
+        let number = kept.numbers[track];
+        let path = format!("{}{}-{number}.m4s", self.paths, NAMES[track]);
+        self.shelf.put(&path, Item::Promised(Arc::clone(&self.shown)));
+        if let Some(old) = self.promised[track].replace(path.clone()).filter(|old| *old != path) {
+            self.shelf.withdraw(&old);
+        }
+        coming.push(Piece {
+            track,
+            number,
+            start: before.start + before.duration,
+            duration,
+            bytes: 0,
+            path,
+            file: None,
+        });
     }
 }
 
@@ -330,6 +367,7 @@ impl Taker for DashPackager {
         let mut kept = shown.kept();
         kept.ended_ms = kept.ended_ms.max(self.now_ms);
         shown.set_live(false);
+        self.promised.iter_mut().filter_map(Option::take).for_each(|path| self.shelf.withdraw(&path));
         self.show(&kept);
     }
 }

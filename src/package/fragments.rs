@@ -29,8 +29,9 @@ pub(super) struct Fragments {
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) bytes: Bytes,
-    /// When its first frame is shown, and how long it lasts, in the track's units.
+    /// When its first frame is decoded, how much later that is shown, and how long it all lasts, in the track's units.
     pub(super) start: u64,
+    pub(super) composition: i32,
     pub(super) duration: u64,
 }
 
@@ -65,7 +66,8 @@ impl Fragments {
     /// Writes the fragment of both tracks, which ends at a time in ms; tells whether there is one.
     pub(super) fn put(&mut self, intake: &Intake, end_ms: i64, out: &mut Vec<u8>) -> bool {
         let taken = self.take(intake, end_ms);
-        let runs = taken.iter().enumerate().map(|(track, (start, samples))| Run { track: id(track), start: *start, samples });
+        let runs =
+            taken.iter().enumerate().map(|(track, (start, samples))| Run { track: id(track), start: *start, samples });
         let runs: Vec<Run<'_>> = runs.filter(|run| !run.samples.is_empty()).collect();
         if runs.is_empty() {
             return false;
@@ -82,11 +84,11 @@ impl Fragments {
         self.take(intake, end_ms).map(|(start, samples)| {
             let run = Run { track: id(track), start, samples: &samples };
             track += 1;
-            let shown = samples.first()?.composition;
+            let composition = samples.first()?.composition;
             let mut out = Vec::new();
             mp4::put_fragment(self.made, &[run], &mut out);
             let duration = samples.iter().map(|sample| u64::from(sample.duration)).sum();
-            Some(Chunk { bytes: out.into(), start: start.saturating_add_signed(shown.into()), duration })
+            Some(Chunk { bytes: out.into(), start, composition, duration })
         })
     }
 }

@@ -95,8 +95,10 @@ pub(super) struct PeriodTrack {
     pub(super) codecs: String,
     pub(super) timescale: u32,
     pub(super) coding: Coding,
-    /// Where it begins, in its own units.
+    /// Where it begins, and how much later than decoded its first frame is shown, in its own units. Keyframes with frames before
+    /// them are shown later, those frames are not.
     pub(super) start: u64,
+    pub(super) composition: i32,
     /// What its segments begin with, and what their names do up to their number.
     pub(super) map: Map,
     pub(super) media: String,
@@ -114,7 +116,8 @@ impl Segment {
         things.extend(self.key.and_then(Arc::into_inner).map(|key| (key.path, key.file)));
         things.extend(self.map.and_then(Arc::into_inner).map(|map| (map.path, map.file)));
         let period = self.period.and_then(Arc::into_inner);
-        things.extend(period.into_iter().flat_map(|period| period.tracks).map(|track| (track.map.path, track.map.file)));
+        things
+            .extend(period.into_iter().flat_map(|period| period.tracks).map(|track| (track.map.path, track.map.file)));
         things
     }
 }
@@ -162,7 +165,9 @@ impl Kept {
         let total = |of: fn(&Segment) -> u64| -> u64 { self.segments.iter().map(of).sum() };
         let (mut total_ms, mut bytes) = (total(|segment| segment.duration_ms), total(|segment| segment.bytes));
         while self.segments.len() > 1
-            && (total_ms > window.ms && self.segments.len() > window.segments || bytes > WINDOW_BYTES_MAX || self.segments.len() > SEGMENTS_MAX)
+            && (total_ms > window.ms && self.segments.len() > window.segments
+                || bytes > WINDOW_BYTES_MAX
+                || self.segments.len() > SEGMENTS_MAX)
         {
             let Some(old) = self.segments.pop_front() else { break };
             (total_ms, bytes) = (total_ms - old.duration_ms, bytes - old.bytes);

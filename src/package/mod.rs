@@ -7,14 +7,14 @@
 
 mod answer;
 mod cutter;
+mod dash;
 mod files;
 mod fragments;
-mod dash;
 mod intake;
 mod kept;
+mod mpd;
 mod names;
 mod packager;
-mod mpd;
 mod playlist;
 mod recorder;
 mod shelf;
@@ -23,6 +23,9 @@ pub mod ts;
 
 use serde_json::Value;
 use std::sync::Arc;
+
+/// Stands behind every URI of a playlist, where a query goes that is a player's own.
+const MARK: char = '\u{1}';
 
 /// Tells others of a file.
 pub type Tell = Arc<dyn Fn(Made) + Send + Sync>;
@@ -68,9 +71,9 @@ impl Made {
     }
 }
 
+pub use answer::{Answer, Asked, answer, sweep};
 pub use dash::DashPackager;
 pub use files::Writer;
-pub use answer::{Answer, Asked, answer, sweep};
 pub use packager::{Name, Packager, Place};
 pub use recorder::Recorder;
 pub use shelf::{Blob, Growing, Shelf, Shown, Visit};

@@ -1,6 +1,7 @@
 //! MPDs (ISO 23009-1): a list of what there is of a stream, by period and track.
 
 use super::{
+    MARK,
     kept::{Kept, Period, PeriodTrack, Piece},
     names::timestamp,
 };
@@ -9,10 +10,10 @@ use quick_xml::Writer;
 use std::{io, sync::Arc};
 
 /// Stands where the time is that a request comes at.
-pub(super) const NOW: char = '\u{1}';
+pub(super) const NOW: char = '\u{2}';
 /// Players stay so many segments behind the end, or so many chunks where they get segments as they grow.
 const DELAY_SEGMENTS: u64 = 2;
-const DELAY_CHUNKS: u64 = 5;
+const DELAY_CHUNKS: u64 = 8;
 
 /// A time, or how long something lasts (XML Schema's duration).
 fn duration(ms: u64) -> String {
@@ -83,7 +84,13 @@ fn put_clock(out: &mut Writer<Vec<u8>>) -> io::Result<()> {
     Ok(())
 }
 
-fn put_period(kept: &Kept, dash: &Dash, period: &Period, pieces: &[&Piece], out: &mut Writer<Vec<u8>>) -> io::Result<()> {
+fn put_period(
+    kept: &Kept,
+    dash: &Dash,
+    period: &Period,
+    pieces: &[&Piece],
+    out: &mut Writer<Vec<u8>>,
+) -> io::Result<()> {
     let element = out.create_element("Period").with_attribute(("id", period.id.to_string().as_str()));
     let start = duration(period.at_ms.saturating_sub(kept.epoch_ms));
     element.with_attribute(("start", start.as_str())).write_inner_content(|out| {
@@ -107,7 +114,7 @@ fn put_track(
     out: &mut Writer<Vec<u8>>,
 ) -> io::Result<()> {
     let kind = if matches!(track.coding, Coding::Video { .. }) { "video" } else { "audio" };
-    let rate = |piece: &&Piece| piece.bytes * 8 * u64::from(track.timescale) / piece.duration.max(1);
+    let rate = |piece: &&Piece| 8 * piece.bytes * u64::from(track.timescale) / piece.duration.max(1);
     let bandwidth = pieces.iter().map(rate).max().unwrap_or(0).max(1);
     let set = out
         .create_element("AdaptationSet")
@@ -119,10 +126,13 @@ fn put_track(
     set.write_inner_content(|out| {
         if dash.part_ms.is_some() {
             // What stood on the wall when the period's first frame came.
-            let element = out.create_element("ProducerReferenceTime").with_attribute(("id", track.track.to_string().as_str()));
+            let element =
+                out.create_element("ProducerReferenceTime").with_attribute(("id", track.track.to_string().as_str()));
             let element = element.with_attribute(("type", "captured")).with_attribute(("inband", "false"));
             let element = element.with_attribute(("wallClockTime", timestamp(period.at_ms).as_str()));
-            element.with_attribute(("presentationTime", track.start.to_string().as_str())).write_inner_content(put_clock)?;
+            element
+                .with_attribute(("presentationTime", track.start.to_string().as_str()))
+                .write_inner_content(put_clock)?;
         }
         let representation = out.create_element("Representation").with_attribute(("id", kind));
         let representation = representation.with_attribute(("codecs", track.codecs.as_str()));
@@ -158,14 +168,14 @@ fn put_template(
         .create_element("SegmentTemplate")
         .with_attribute(("timescale", track.timescale.to_string().as_str()))
         .with_attribute(("presentationTimeOffset", track.start.to_string().as_str()))
-        .with_attribute(("initialization", track.map.uri.as_str()))
-        .with_attribute(("media", format!("{}$Number$.m4s", track.media).as_str()))
+        .with_attribute(("initialization", format!("{}{MARK}", track.map.uri).as_str()))
+        .with_attribute(("media", format!("{}$Number$.m4s{MARK}", track.media).as_str()))
         .with_attribute(("startNumber", first.to_string().as_str()));
     let early = dash.part_ms.map(|part_ms| dash.fragment_ms.saturating_sub(part_ms)).filter(|early_ms| *early_ms > 0);
     let early = early.map(|early_ms| format!("{}.{:03}", early_ms / 1000, early_ms % 1000));
-    let early = early.iter().flat_map(|early| {
-        [("availabilityTimeOffset", early.as_str()), ("availabilityTimeComplete", "false")]
-    });
+    let early = early
+        .iter()
+        .flat_map(|early| [("availabilityTimeOffset", early.as_str()), ("availabilityTimeComplete", "false")]);
     template.with_attributes(early).write_inner_content(|out| {
         out.create_element("SegmentTimeline").write_inner_content(|out| {
             let mut expected = None;

@@ -1,13 +1,12 @@
 //! Media playlists (RFC 8216, and its second edition for low latency), and what they are made from.
 
 use super::{
+    MARK,
     kept::{Kept, Key, Map, Segment},
     names::timestamp,
 };
 use std::{fmt::Write, sync::Arc};
 
-/// Stands behind every URI, where a visit's query goes.
-pub(super) const MARK: char = '\u{1}';
 /// Parts are listed of segments that begin so many target durations before the end at most (§4.4.4.9).
 const PARTS_TARGETS: u64 = 3;
 /// Older segments may be left out of an update beyond so many target durations (§6.2.5.1).

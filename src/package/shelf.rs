@@ -105,6 +105,8 @@ pub struct Shown {
     /// The stream's.
     pub key: Arc<str>,
     pub(super) kind: Kind,
+    /// Its own, behind the vhost.
+    path: Mutex<String>,
     window: ArcSwap<Window>,
     live: AtomicBool,
     /// Shards where somebody waits for the next window.
@@ -202,6 +204,16 @@ impl Shelf {
         std::mem::take(&mut *lock(&door.changed))
     }
 
+    /// Where a published stream's playlists of HLS and DASH are, below its vhost.
+    pub fn playlists(&self, key: &str) -> [Option<String>; 2] {
+        let streams = lock(&self.streams);
+        let key: Arc<str> = Arc::from(key);
+        [Kind::Hls, Kind::Dash].map(|kind| {
+            let shown = streams.get(&(Arc::clone(&key), kind)).filter(|shown| shown.is_live())?;
+            Some(lock(&shown.path).clone())
+        })
+    }
+
     /// Bytes of segments.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -276,6 +288,7 @@ impl Shelf {
                 id: self.serial.fetch_add(1, Ordering::Relaxed),
                 key: Arc::clone(key),
                 kind,
+                path: Mutex::default(),
                 window: ArcSwap::default(),
                 live: AtomicBool::new(false),
                 waits: (0..shards).map(|_| AtomicBool::new(false)).collect(),
@@ -283,6 +296,7 @@ impl Shelf {
             })
         });
         let shown = Arc::clone(shown);
+        *lock(&shown.path) = path.split_once('/').map_or_else(String::new, |(_, path)| format!("/{path}"));
         // Before anybody can take it for one that is over.
         shown.set_live(true);
         drop(streams);

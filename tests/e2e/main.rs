@@ -12,6 +12,7 @@ mod clients;
 mod commands;
 mod conf;
 mod crowd;
+mod dash;
 mod directives;
 mod dvr;
 mod forward;

@@ -8,12 +8,14 @@ use crate::{
 use serde_json::Value;
 use std::path::Path;
 
-/// Two streams are listed; the first plays by HTTP-FLV and the second by WebSocket, started from the keyboard:
+/// Two streams are listed; the first plays by HTTP-FLV, HLS and DASH and the second by WebSocket, started from the keyboard:
 /// time advances, frames are decoded, nothing is wider than a phone, no fault is said.
 #[test]
 fn the_page_plays_in_a_browser() {
     let Some(modules) = node_modules().filter(|_| have("node") && have("chromium") && have("ffmpeg")) else { return };
-    let web = Web::start("http_remux { enabled on; }");
+    let segments =
+        "hls { enabled on; hls_fragment 1; hls_use_fmp4 on; } dash { enabled on; dash_fragment 1; dash_ll on; }";
+    let web = Web::start(&format!("http_remux {{ enabled on; }} {segments}"));
     let publish = |file: &Path, name: &str| publish_on(file, &web.server.url(&format!("/live/{name}")));
     let publishers = [publish(&avc_aac(), "first"), publish(&avc_only(), "second")];
     web.live("first");
@@ -25,7 +27,7 @@ fn the_page_plays_in_a_browser() {
     let said: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
     assert_eq!((&said["rows"][0][0], &said["rows"][1][0]), (&"live/first".into(), &"live/second".into()), "{said}");
     assert_eq!((&said["rows"][0][1], &said["rows"][0][2]), (&"H264 640×360 High 3".into(), &"AAC 44.1 kHz".into()));
-    for (number, how) in [(0, "flv"), (1, "ws")] {
+    for (number, how) in [(0, "flv"), (1, "ws"), (2, "hls"), (3, "dash")] {
         let (before, after) = (&said["before"][number], &said["after"][number]);
         let advanced = after["time"].as_f64().expect("a time") - before["time"].as_f64().expect("a time");
         let frames = after["frames"].as_u64().expect("frames") - before["frames"].as_u64().expect("frames");
@@ -48,6 +50,9 @@ fn the_page_s_files_are_served() {
         ("/page/app.js", "text/javascript"),
         ("/page/style.css", "text/css"),
         ("/page/mpegts.js", "text/javascript"),
+        ("/page/hls.js", "text/javascript"),
+        ("/page/dash.js", "text/javascript"),
+        ("/page/licences.txt", "text/plain"),
     ] {
         let answer = get(web.http(), path);
         assert!(

@@ -1,5 +1,5 @@
-// Drives the page in Chromium as a person would: waits for streams, plays one by HTTP-FLV and one by
-// WebSocket with the keyboard alone, and checks that pictures move. Prints what it saw as JSON.
+// Drives the page in Chromium as a person would: waits for streams, plays one by HTTP-FLV, HLS and
+// DASH and one by WebSocket with the keyboard alone, and checks that pictures move. Prints what it saw as JSON.
 //
 // usage: node play.mjs PAGE_URL [SCREENSHOT_DIRECTORY]
 
@@ -37,6 +37,10 @@ try {
   await press(`Play ${rows[0][0]} by HTTP-FLV`);
   await page.evaluate(() => document.activeElement.blur());
   await press(`Play ${rows.at(-1)[0]} by WebSocket`);
+  for (const how of ["HLS", "DASH"]) {
+    await page.evaluate(() => document.activeElement.blur());
+    await press(`Play ${rows[0][0]} by ${how}`);
+  }
 
   const look = () => page.$$eval(".player", (boxes) => boxes.map((box) => {
     const video = box.querySelector("video");

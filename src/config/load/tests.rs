@@ -298,8 +298,7 @@ fn variables_are_as_their_directives() {
     {
         assert_eq!(outcome(name, "on"), format!("`{name}` is SRS's and changes nothing"));
     }
-    for name in ["SRS_VHOST_SRT_ENABLED", "SRS_RTC_SERVER_ENABLED", "SRS_VHOST_RTC_ENABLED", "SRS_VHOST_RTSP_ENABLED"]
-    {
+    for name in ["SRS_VHOST_SRT_ENABLED", "SRS_RTC_SERVER_ENABLED", "SRS_VHOST_RTC_ENABLED", "SRS_VHOST_RTSP_ENABLED"] {
         let said = outcome(name, "on");
         assert!(said.contains(&format!("`{name}` is SRS's and not supported")) && said.contains("unset it"), "{said}");
         let variables = vec![(name.to_owned(), "on".to_owned())];

@@ -313,8 +313,10 @@ impl Api {
         let config = self.config();
         let since_1970_ms = system::unix_ms().saturating_sub(self.server.now_ms());
         let merged = merge(&reports);
-        let stream =
-            |(report, flush): &(StreamReport, Vec<u64>)| Stream::new(report, flush.clone(), since_1970_ms, &config);
+        let stream = |(report, flush): &(StreamReport, Vec<u64>)| {
+            let playlists = self.server.playlists(&report.key);
+            Stream::new(report, flush.clone(), playlists, since_1970_ms, &config)
+        };
         let streams: Rc<[Stream]> = merged.values().map(stream).collect();
         self.streams.replace(Some((Rc::clone(&reports), Rc::clone(&streams))));
         Ok(streams)

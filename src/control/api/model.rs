@@ -156,6 +156,10 @@ pub(in crate::control) struct Stream {
     pub(in crate::control) url: String,
     /// Path and query of its HTTP-FLV on http_server's ports; null if there is none. Ours.
     pub(in crate::control) flv: Option<String>,
+    /// The same of its playlist of HLS. Ours.
+    pub(in crate::control) hls: Option<String>,
+    /// The same of its MPD. Ours.
+    pub(in crate::control) dash: Option<String>,
     /// The server's time, in ms since 1970, as SRS has it.
     pub(in crate::control) live_ms: u64,
     /// When the publish began, in ms since 1970; 0 if nobody publishes. Ours.
@@ -194,6 +198,8 @@ pub(in crate::control) struct PageStream {
     /// `/app/stream`.
     url: String,
     flv: Option<String>,
+    hls: Option<String>,
+    dash: Option<String>,
     players: u64,
     kbps: Kbps,
     video: Option<Video>,
@@ -217,8 +223,8 @@ impl PageList {
     pub(in crate::control) fn new(config: &Config, streams: &[Stream], shards: Vec<Shard>) -> Self {
         let live = || streams.iter().filter(|stream| stream.publish.active);
         let of_page = |stream: &Stream| {
-            let Stream { url, flv, players, kbps, video, audio, .. } = stream.clone();
-            PageStream { url, flv, players, kbps, video, audio }
+            let Stream { url, flv, hls, dash, players, kbps, video, audio, .. } = stream.clone();
+            PageStream { url, flv, hls, dash, players, kbps, video, audio }
         };
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -250,6 +256,7 @@ impl Stream {
     pub(in crate::control) fn new(
         report: &StreamReport,
         flush_ms: Vec<u64>,
+        playlists: [Option<String>; 2],
         since_1970_ms: u64,
         config: &Config,
     ) -> Self {
@@ -265,6 +272,8 @@ impl Stream {
             let profile = known_or(profile, (!matches!(&*codec, "PCMA" | "PCMU")).then_some("Other"));
             Audio { codec, sample_rate, channel: channels, profile }
         });
+        let of_vhost = |path: String| format!("{}{}", utf8_percent_encode(&path, NAME), vhost_query(vhost));
+        let [hls, dash] = playlists.map(|path| path.filter(|_| config.http.enabled()).map(of_vhost));
         Self {
             id: stable_id(&report.key),
             name: name.to_owned(),
@@ -273,6 +282,8 @@ impl Stream {
             tc_url: publish.map_or_else(String::new, |publish| publish.tc_url.clone()),
             url: stream_url(vhost, app, name),
             flv: flv_path(config, vhost, app, name),
+            hls,
+            dash,
             live_ms: system::unix_ms(),
             started_ms: publish.map_or(0, |publish| since_1970_ms + publish.started_ms),
             clients: report.players + u64::from(publish.is_some()),
@@ -351,8 +362,12 @@ fn flv_path(config: &Config, vhost: &str, app: &str, stream: &str) -> Option<Str
     let encoded = |text: &str| utf8_percent_encode(text, NAME).to_string();
     let mount = remux.mounts.iter().find(|mount| mount.ends_with(".flv"))?;
     let path = mount.replace("[app]", &encoded(app)).replace("[stream]", &encoded(stream));
-    let query = if vhost == DEFAULT_VHOST { String::new() } else { format!("?vhost={}", encoded(vhost)) };
-    (remux.enabled && config.http.enabled()).then(|| format!("{path}{query}"))
+    (remux.enabled && config.http.enabled()).then(|| format!("{path}{}", vhost_query(vhost)))
+}
+
+/// What says a vhost in a URL, where it is not the default one.
+fn vhost_query(vhost: &str) -> String {
+    if vhost == DEFAULT_VHOST { String::new() } else { format!("?vhost={}", utf8_percent_encode(vhost, NAME)) }
 }
 
 /// What stands in a path as it is (RFC 3986 §3.3), levels included.

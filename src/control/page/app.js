@@ -1,7 +1,7 @@
 // The page: live streams, players, cores, commands to publish.
 
 import { showShards } from "/page/charts.js";
-import { obstacle, play } from "/page/player.js";
+import { WAYS, obstacle, play } from "/page/player.js";
 
 const EVERY_MS = 2000;
 const RTMP_PORT = 1935;
@@ -31,7 +31,7 @@ function describeAudio(audio) {
 }
 
 /** Streams of two vhosts may have one name; where they play differs. */
-const keyOf = (stream) => `${stream.url} ${stream.flv}`;
+const keyOf = (stream) => `${stream.url} ${stream.flv} ${stream.hls} ${stream.dash}`;
 
 /** A row per stream; rows stay, so that whoever is on a button stays there. */
 function showStreams(streams) {
@@ -61,17 +61,18 @@ function newRow(stream, body) {
   }
   const buttons = document.createElement("div");
   buttons.className = "buttons";
-  for (const [how, text] of [["flv", "HTTP-FLV"], ["ws", "WebSocket"]]) {
+  const paths = { flv: stream.flv, ws: stream.flv, hls: stream.hls, dash: stream.dash };
+  for (const [how, path] of Object.entries(paths).filter(([, path]) => path)) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "play";
-    button.textContent = text;
-    button.setAttribute("aria-label", `Play ${label(stream)} by ${text}`);
-    button.disabled = !stream.flv || obstacle() !== "";
-    button.title = stream.flv ? "" : "http_remux is off for this vhost";
-    button.addEventListener("click", () => play(stream.flv, how));
+    button.textContent = WAYS[how].label;
+    button.setAttribute("aria-label", `Play ${label(stream)} by ${WAYS[how].label}`);
+    button.disabled = obstacle() !== "";
+    button.addEventListener("click", () => play(path, how));
     buttons.append(button);
   }
+  if (!buttons.hasChildNodes()) buttons.textContent = "http_remux, hls and dash are off for this vhost";
   row.cells[6].append(buttons);
   return row;
 }
@@ -126,7 +127,8 @@ at("open").addEventListener("submit", (event) => {
   const why = obstacle();
   if (why) return notice(why);
   const [path, query] = at("path").value.split("?");
-  play(`${path.replace(/\.flv$/, "")}.flv${query ? `?${query}` : ""}`, at("how").value);
+  const how = at("how").value;
+  play(`${path.replace(/\.(flv|m3u8|mpd)$/, "")}${WAYS[how].end}${query ? `?${query}` : ""}`, how);
 });
 
 showCommands(RTMP_PORT);

@@ -222,7 +222,8 @@ impl HttpSession {
     fn head_of(&self, status: &str, content_type: &str, length: Option<u64>, cache: &str, more: &str) -> String {
         let mut head = String::with_capacity(384);
         let connection = if self.keep_alive { "keep-alive" } else { "close" };
-        let length = length.map_or_else(|| "Transfer-Encoding: chunked".to_owned(), |length| format!("Content-Length: {length}"));
+        let length = length
+            .map_or_else(|| "Transfer-Encoding: chunked".to_owned(), |length| format!("Content-Length: {length}"));
         // A string takes whatever is written.
         _ = write!(
             head,

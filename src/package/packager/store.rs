@@ -2,10 +2,10 @@
 
 use super::{Open, Packager, Wire};
 use crate::package::{
-    Made, MadeSegment,
-    names::{Moment, Words, content_type, encoded},
+    MARK, Made, MadeSegment,
     kept::{Kept, Key, Segment, Wanted},
-    playlist::{MARK, Style, Window, recover, seconds},
+    names::{Moment, Words, content_type, encoded},
+    playlist::{Style, Window, recover, seconds},
     shelf::{Blob, Item},
     track::Track,
 };

@@ -5,8 +5,8 @@ use crate::{
     media::{Entry, Render},
     package::{
         fragments::Fragments,
-        names::content_type,
         kept::{Map, Part, Segment},
+        names::content_type,
         shelf::{Blob, Item},
         track::Track,
         ts::TsRender,
@@ -46,13 +46,8 @@ impl Packager {
             pieces: Vec::new(),
             period: None,
         };
-        self.open = Some(Open {
-            segment,
-            start_ms: time_ms,
-            part: (time_ms, key),
-            chunks: Vec::new(),
-            buffer: Vec::new(),
-        });
+        self.open =
+            Some(Open { segment, start_ms: time_ms, part: (time_ms, key), chunks: Vec::new(), buffer: Vec::new() });
     }
 
     /// A transport stream, unless MP4 is wished for or a codec has no place in it.
