@@ -9,6 +9,7 @@ use super::{
     shelf::{Blob, Growing, Item, Kind, Shelf, Shown, Visit},
 };
 use crate::{config::Vhost, proto::http::query_value};
+use bytes::Bytes;
 use std::{fmt::Write, sync::Arc};
 
 /// Longest name of a visit that a player brings itself.
@@ -39,8 +40,8 @@ pub struct Asked<'a> {
 /// What it is answered.
 #[derive(Debug)]
 pub enum Answer {
-    /// A playlist, what it is, and whether it is the same for as long as it lasts.
-    Playlist(String, &'static str, bool),
+    /// A playlist.
+    Playlist(Playlist),
     /// A segment, a part or a header.
     Blob(Arc<Blob>),
     /// A segment that is being made.
@@ -55,6 +56,35 @@ pub enum Answer {
     Bad(&'static str),
     /// It is not there, or no more.
     Gone,
+}
+
+/// The text of a playlist.
+#[derive(Debug)]
+pub struct Playlist {
+    /// As it is.
+    pub text: Bytes,
+    /// RFC 9110 §8.3.
+    pub content_type: &'static str,
+    /// It is the same for as long as it lasts.
+    pub lasts: bool,
+    /// Others get the same one.
+    window: Option<Arc<Window>>,
+}
+
+impl Playlist {
+    fn of(text: Bytes, content_type: &'static str) -> Self {
+        Self { text, content_type, lasts: false, window: None }
+    }
+
+    /// Whether others get the same one.
+    pub fn is_shared(&self) -> bool {
+        self.window.is_some()
+    }
+
+    /// The same by gzip, where that is there for all.
+    pub fn gzip(&self) -> Option<Bytes> {
+        self.window.as_ref().map(|window| window.gzip())
+    }
 }
 
 /// What lies at a request's path; `None` if nothing does.
@@ -85,7 +115,7 @@ pub fn answer(shelf: &Shelf, asked: &Asked<'_>) -> Option<Answer> {
         } else {
             let now = timestamp(window.since_1970_ms + asked.now_ms);
             let text = window.text.replace(MARK, &query_of(asked, None)).replace(NOW, &now);
-            Answer::Playlist(text, MPD, false)
+            Answer::Playlist(Playlist::of(text.into(), MPD))
         });
     }
     let hls = asked.vhost.hls.as_ref()?;
@@ -110,7 +140,7 @@ pub fn answer(shelf: &Shelf, asked: &Asked<'_>) -> Option<Answer> {
     if window.text.is_empty() {
         return Some(Answer::Later(shown, window.version, Some(visit)));
     }
-    Some(Answer::Playlist(multivariant(asked, &window, &visit, hls.master_relative), M3U8, false))
+    Some(Answer::Playlist(Playlist::of(multivariant(asked, &window, &visit, hls.master_relative).into(), M3U8)))
 }
 
 /// Eight letters and digits, as SRS has them.
@@ -140,7 +170,7 @@ fn multivariant(asked: &Asked<'_>, window: &Window, visit: &Visit, relative: boo
 }
 
 /// The media playlist, at once or when it has what is asked for.
-fn media(asked: &Asked<'_>, shown: &Arc<Shown>, window: &Window, visit: Option<(&Arc<Visit>, bool)>) -> Answer {
+fn media(asked: &Asked<'_>, shown: &Arc<Shown>, window: &Arc<Window>, visit: Option<(&Arc<Visit>, bool)>) -> Answer {
     let later = || Answer::Later(Arc::clone(shown), window.version, visit.map(|(visit, _)| Arc::clone(visit)));
     if window.text.is_empty() {
         return later();
@@ -164,9 +194,14 @@ fn media(asked: &Asked<'_>, shown: &Arc<Shown>, window: &Window, visit: Option<(
     }
     let skips =
         window.blocking && query_value(asked.query, "_HLS_skip").is_some_and(|skip| skip == "YES" || skip == "v2");
-    let text = window.delta.as_ref().filter(|_| skips).unwrap_or(&window.text);
+    let delta = window.delta.as_ref().filter(|_| skips);
     let query = query_of(asked, visit.filter(|(_, marks)| *marks).map(|(visit, _)| &**visit));
-    Answer::Playlist(text.replace(MARK, &query), M3U8, sequence.is_some())
+    let playlist = if query.is_empty() && delta.is_none() {
+        Playlist { window: Some(Arc::clone(window)), ..Playlist::of(window.shared(), M3U8) }
+    } else {
+        Playlist::of(delta.unwrap_or(&window.text).replace(MARK, &query).into(), M3U8)
+    };
+    Answer::Playlist(Playlist { lasts: sequence.is_some(), ..playlist })
 }
 
 /// What URIs in a playlist end in: who asks, and which vhost, where the request's own query had to say that.

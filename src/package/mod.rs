@@ -71,7 +71,7 @@ impl Made {
     }
 }
 
-pub use answer::{Answer, Asked, answer, sweep};
+pub use answer::{Answer, Asked, Playlist, answer, sweep};
 pub use dash::DashPackager;
 pub use files::Writer;
 pub use packager::{Name, Packager, Place};

@@ -261,7 +261,7 @@ mod tests {
         packager.end();
         let asked = Asked { vhost, path: "/a/s.m3u8", query: "", now_ms: 0, visit: None };
         let text = match answer(&shelf, &asked) {
-            Some(Answer::Playlist(text, ..)) => text,
+            Some(Answer::Playlist(playlist)) => String::from_utf8(playlist.text.to_vec()).unwrap(),
             _ => String::new(),
         };
         (shelf, text)

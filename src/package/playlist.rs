@@ -5,7 +5,13 @@ use super::{
     kept::{Kept, Key, Map, Segment},
     names::timestamp,
 };
-use std::{fmt::Write, sync::Arc};
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use std::{
+    fmt::Write,
+    io::Write as _,
+    sync::{Arc, OnceLock},
+};
 
 /// Parts are listed of segments that begin so many target durations before the end at most (§4.4.4.9).
 const PARTS_TARGETS: u64 = 3;
@@ -35,6 +41,27 @@ pub struct Window {
     pub since_1970_ms: u64,
     /// Which playlist of the stream's it is.
     pub version: u64,
+    /// The text without anybody's query, made when it is first asked for; and the same by gzip.
+    pub(super) shared: OnceLock<Bytes>,
+    pub(super) gzip: OnceLock<Bytes>,
+}
+
+impl Window {
+    /// The text without anybody's query.
+    pub(super) fn shared(&self) -> Bytes {
+        self.shared.get_or_init(|| self.text.replace(MARK, "").into()).clone()
+    }
+
+    /// The same by gzip (RFC 1952).
+    pub(super) fn gzip(&self) -> Bytes {
+        let coded = self.gzip.get_or_init(|| {
+            let mut coder = GzEncoder::new(Vec::with_capacity(1024), Compression::fast());
+            // A vector takes whatever is written.
+            _ = coder.write_all(&self.shared());
+            coder.finish().unwrap_or_default().into()
+        });
+        coded.clone()
+    }
 }
 
 /// What a playlist says beside its segments.

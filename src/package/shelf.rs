@@ -13,7 +13,7 @@ use foldhash::fast::FixedState;
 use std::{
     collections::HashMap,
     fmt,
-    hash::BuildHasher,
+    hash::{BuildHasher, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -34,6 +34,8 @@ pub struct Blob {
     pub length: u64,
     /// RFC 9110 §8.3.
     pub content_type: &'static str,
+    /// What tells it from others of its name (RFC 9110 §8.8.3), without quotes.
+    pub tag: u64,
 }
 
 impl Blob {
@@ -41,7 +43,9 @@ impl Blob {
     pub fn new(chunks: impl Into<Box<[Bytes]>>, content_type: &'static str) -> Arc<Self> {
         let chunks = chunks.into();
         let length = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        Arc::new(Self { chunks, length, content_type })
+        let mut hasher = FixedState::default().build_hasher();
+        chunks.iter().for_each(|chunk| hasher.write(chunk));
+        Arc::new(Self { chunks, length, content_type, tag: hasher.finish() })
     }
 }
 

@@ -1,7 +1,7 @@
 //! DASH: every frame in some segment, on every shard; segments as they grow; periods, files, players that others wrote.
 
 use crate::{
-    http_ts::{AVC, clean, frames, hashes},
+    http_ts::{clean, frames, hashes},
     media::{Running, aac_only, av1, avc_aac, avc_only, bounded, ffmpeg9, have, hevc, publish, publish_on},
     peer::connected,
     server::{Server, eventually},

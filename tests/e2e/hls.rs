@@ -4,14 +4,12 @@ use crate::{
     hooks::Hook,
     http_ts::{AVC, HEVC, clean, frames, hashes},
     media::{Running, aac_only, av1, avc_aac, avc_only, bounded, ffmpeg9, have, hevc, mp3, publish, publish_on},
-    peer::connected,
     server::{Server, eventually},
-    web::{Answer, Web, config, get, node_modules, read_answer, request},
+    web::{Web, config, get, node_modules},
 };
 use serde_json::Value;
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -25,11 +23,11 @@ fn vhost(more: &str) -> String {
     format!("hls {{ {more} {SHORT} }}")
 }
 
-fn web(shards: usize, more: &str) -> Web {
+pub(crate) fn web(shards: usize, more: &str) -> Web {
     Web { server: Server::shards(shards, &config("", "", &vhost(more))) }
 }
 
-fn playlist(web: &Web, path: &str) -> String {
+pub(crate) fn playlist(web: &Web, path: &str) -> String {
     let answer = get(web.http(), path);
     assert_eq!(answer.status, 200, "{path}: {answer:?}");
     answer.text()
@@ -46,7 +44,7 @@ fn attribute<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// URIs of segments.
-fn segments(text: &str) -> Vec<&str> {
+pub(crate) fn segments(text: &str) -> Vec<&str> {
     text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }
 
@@ -373,46 +371,6 @@ fn segments_are_encrypted() {
     let expected = frames(&hashes(Path::new("ffmpeg"), avc_aac().to_str().expect("a path"), &AVC).success());
     assert_eq!(seen[0].len(), expected[0].len());
     assert!(seen[0].iter().zip(&expected[0]).all(|(seen, expected)| seen.1 == expected.1));
-}
-
-/// Parts of a segment by Range, its head alone, and what cannot be had.
-#[test]
-fn ranges_of_segments() {
-    if !have("ffmpeg") {
-        return;
-    }
-    let web = web(2, "hls_ctx off;");
-    publish(Path::new("ffmpeg"), &avc_aac(), &web.server.url("/live/s")).success();
-    let text = playlist(&web, "/live/s.m3u8");
-    let path = format!("/live/{}", segments(&text)[0]);
-    let whole = get(web.http(), &path).body;
-    let ranged = |range: &str| request(web.http(), "GET", &path, &format!("Range: {range}\r\n"));
-    for (range, from, to) in [
-        ("bytes=0-0", 0, 1),
-        ("bytes=100-70000", 100, 70_001),
-        ("bytes=188-", 188, whole.len()),
-        ("bytes=-5", whole.len() - 5, whole.len()),
-        ("bytes=7-99999999999", 7, whole.len()),
-    ] {
-        let answer = ranged(range);
-        assert_eq!((answer.status, &answer.body[..]), (206, &whole[from..to]), "{range}: {}", answer.head);
-        assert!(answer.has(&format!("content-range: bytes {from}-{}/{}", to - 1, whole.len())), "{}", answer.head);
-    }
-    assert_eq!(ranged(&format!("bytes={}-", whole.len())).status, 416);
-    for odd in ["bytes=5-1", "bytes=0-1,5-6", "lines=1-2", "bytes=x-", "bytes=-"] {
-        assert_eq!((ranged(odd).status, ranged(odd).body.len()), (200, whole.len()), "{odd}");
-    }
-    let head = request(web.http(), "HEAD", &path, "");
-    assert!(head.status == 200 && head.has(&format!("content-length: {}", whole.len())), "{}", head.head);
-    assert_eq!(request(web.http(), "HEAD", "/live/s.m3u8", "").status, 200);
-    // Requests that come behind one another are answered so, whoever answers.
-    let mut socket = connected(web.http());
-    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
-    let all = [&path, "/live/s.m3u8", &path, "/nothing", "/live/s.m3u8"].map(ask).concat();
-    socket.write_all(all.as_bytes()).expect("requests");
-    let answers: Vec<Answer> = (0..5).map(|_| read_answer(&mut socket, false).expect("an answer")).collect();
-    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 200, 404, 200]);
-    assert!(answers[0].body == whole && answers[2].body == whole && answers[4].text() == text, "{answers:?}");
 }
 
 /// Several players that others wrote play for a while, without a fault.

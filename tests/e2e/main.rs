@@ -18,6 +18,7 @@ mod dvr;
 mod forward;
 mod forward_bad;
 mod hls;
+mod hls_http;
 mod holes_audio;
 mod holes_identity;
 mod holes_memory;

@@ -4,14 +4,15 @@ use super::{HttpSession, State, Wanted, origins};
 use crate::{
     config::{Config, Proxies, Vhost},
     core::port::{CloseReason, Context, Output, Request},
-    package::{self, Answer, Asked, Blob, Growing, Visit},
+    package::{self, Answer, Asked, Blob, Growing, Playlist, Visit},
     proto::{
         address::StreamAddress,
         http::{Head, range},
     },
 };
 use bytes::Bytes;
-use std::{fmt::Write, sync::Arc, time::SystemTime};
+use foldhash::fast::FixedState;
+use std::{fmt::Write, hash::BuildHasher, sync::Arc, time::SystemTime};
 
 /// How long a request waits for what is to come, in ms: three target durations are usual, and nobody waits for ever.
 const AWAIT_MS_MAX: u64 = 30_000;
@@ -26,6 +27,9 @@ pub(super) struct Packaged {
     path: String,
     query: String,
     range: Option<String>,
+    if_none_match: Option<String>,
+    if_range: Option<String>,
+    accepts_gzip: bool,
     head_only: bool,
     is_http11: bool,
     visit: Option<Arc<Visit>>,
@@ -55,6 +59,9 @@ impl HttpSession {
             path: path.clone(),
             query: query.clone(),
             range: head.range.clone(),
+            if_none_match: head.if_none_match.clone(),
+            if_range: head.if_range.clone(),
+            accepts_gzip: head.accepts_gzip,
             head_only: head.method == "HEAD",
             is_http11: head.is_http11,
             visit: None,
@@ -103,7 +110,7 @@ impl HttpSession {
 
     fn give(&mut self, answer: Answer, until_ms: u64, context: &Context<'_>) {
         match answer {
-            Answer::Playlist(text, kind, lasting) => self.give_playlist(text, kind, lasting, context),
+            Answer::Playlist(playlist) => self.give_playlist(&playlist, context),
             Answer::Blob(blob) => self.give_blob(&blob, context),
             Answer::Growing(growing) => self.give_growing(growing, until_ms, context),
             Answer::Later(shown, version, visit) => {
@@ -140,21 +147,54 @@ impl HttpSession {
         self.queue.push(Output::Play(Box::new(request), Wanted::Visit(visit)));
     }
 
-    fn give_playlist(&mut self, text: String, content_type: &str, lasting: bool, context: &Context<'_>) {
-        let cache = if lasting { format!("max-age={CACHED_S}") } else { "no-cache".to_owned() };
-        let head_only = self.asked.as_ref().is_some_and(|asked| asked.head_only);
-        let head = self.head_of("200 OK", content_type, Some(text.len() as u64), &cache, "");
+    fn give_playlist(&mut self, playlist: &Playlist, context: &Context<'_>) {
+        let Some(asked) = &self.asked else { return };
+        let cache = if playlist.lasts { format!("max-age={CACHED_S}") } else { "no-cache".to_owned() };
+        let coded = asked.accepts_gzip.then(|| playlist.gzip()).flatten();
+        let mut more = String::new();
+        if coded.is_some() {
+            more.push_str("Content-Encoding: gzip\r\n");
+        }
+        if playlist.is_shared() {
+            more.push_str("Vary: Accept-Encoding\r\n");
+        }
+        let text = coded.unwrap_or_else(|| playlist.text.clone());
+        let tag = entity_tag(FixedState::default().hash_one(&text));
+        if asked.has(&tag) {
+            return self.give_nothing(&tag, &cache, context);
+        }
+        let head_only = asked.head_only;
+        _ = write!(more, "ETag: {tag}\r\n");
+        let head = self.head_of("200 OK", playlist.content_type, Some(text.len() as u64), &cache, &more);
         self.output.extend_from_slice(head.as_bytes());
         if head_only {
             self.end_answer(context);
         } else {
-            self.send(vec![text.into()]);
+            self.send(vec![text]);
         }
+    }
+
+    /// The client has it (RFC 9110 §15.4.5).
+    fn give_nothing(&mut self, tag: &str, cache: &str, context: &Context<'_>) {
+        let connection = if self.keep_alive { "keep-alive" } else { "close" };
+        let head = format!(
+            "HTTP/1.1 304 Not Modified\r\nETag: {tag}\r\nCache-Control: {cache}\r\nConnection: {connection}\r\n{}Server: corecast\r\nDate: {}\r\n\r\n",
+            origins(self.crossdomain),
+            httpdate::fmt_http_date(SystemTime::now())
+        );
+        self.output.extend_from_slice(head.as_bytes());
+        self.end_answer(context);
     }
 
     fn give_blob(&mut self, blob: &Arc<Blob>, context: &Context<'_>) {
         let Some(asked) = &self.asked else { return };
-        let (wanted, head_only) = (asked.range.as_deref().and_then(|text| range(text, blob.length)), asked.head_only);
+        let (tag, cache) = (entity_tag(blob.tag), format!("max-age={CACHED_S}"));
+        if asked.has(&tag) {
+            return self.give_nothing(&tag, &cache, context);
+        }
+        // A part of what is there no more is of no use: then it is all.
+        let wanted = asked.range.as_deref().filter(|_| asked.if_range.as_ref().is_none_or(|known| *known == tag));
+        let (wanted, head_only) = (wanted.and_then(|text| range(text, blob.length)), asked.head_only);
         let (from, to) = wanted.unwrap_or((0, blob.length));
         let (status, more) = match wanted {
             None => ("200 OK", "Accept-Ranges: bytes\r\n".to_owned()),
@@ -163,7 +203,7 @@ impl HttpSession {
             }
             Some(_) => ("416 Range Not Satisfiable", format!("Content-Range: bytes */{}\r\n", blob.length)),
         };
-        let cache = format!("max-age={CACHED_S}");
+        let more = format!("{more}ETag: {tag}\r\n");
         let head = self.head_of(status, blob.content_type, Some(to - from), &cache, &more);
         self.output.extend_from_slice(head.as_bytes());
         if head_only || from == to {
@@ -234,6 +274,19 @@ impl HttpSession {
         );
         head
     }
+}
+
+impl Packaged {
+    /// Whether the client says that it has what a tag is of.
+    fn has(&self, tag: &str) -> bool {
+        let is_it = |known: &str| known.trim_start_matches("W/") == tag || known == "*";
+        self.if_none_match.as_ref().is_some_and(|known| known.split(',').map(str::trim).any(is_it))
+    }
+}
+
+/// RFC 9110 §8.8.3.
+fn entity_tag(of: u64) -> String {
+    format!("\"{of:016x}\"")
 }
 
 /// Bytes of chunks from a place to another, by reference.

@@ -88,6 +88,12 @@ pub struct Head {
     pub forwarded_for: String,
     /// The part of what is there that is wanted (RFC 9110 §14.2), as it stands.
     pub range: Option<String>,
+    /// Tags of what the client has (RFC 9110 §13.1.2), and of what `range` is of (§13.1.5), as they stand.
+    pub if_none_match: Option<String>,
+    /// See there.
+    pub if_range: Option<String>,
+    /// Whether the answer may be coded by gzip (§12.5.3).
+    pub accepts_gzip: bool,
     /// Whether a page of another site has sent it, as far as a browser says.
     pub foreign: bool,
     /// Bytes of the head.
@@ -137,6 +143,9 @@ impl Head {
             referer,
             forwarded_for: fields.forwarded_for(),
             range: fields.one("range").map(str::to_owned),
+            if_none_match: fields.one("if-none-match").map(str::to_owned),
+            if_range: fields.one("if-range").map(str::to_owned),
+            accepts_gzip: fields.has("accept-encoding", "gzip"),
             foreign,
             bytes,
         }))

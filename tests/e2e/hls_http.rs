@@ -1,0 +1,123 @@
+//! Playlists and segments as HTTP has them: ranges, conditions, codings.
+
+use crate::{
+    hls::{playlist, segments, web},
+    media::{avc_aac, have, publish},
+    peer::connected,
+    web::{Answer, get, read_answer, request},
+};
+use std::{io::Write, path::Path, process::Stdio};
+
+/// Parts of a segment by Range, its head alone, and what cannot be had.
+#[test]
+fn ranges_of_segments() {
+    if !have("ffmpeg") {
+        return;
+    }
+    let web = web(2, "hls_ctx off;");
+    publish(Path::new("ffmpeg"), &avc_aac(), &web.server.url("/live/s")).success();
+    let text = playlist(&web, "/live/s.m3u8");
+    let path = format!("/live/{}", segments(&text)[0]);
+    let whole = get(web.http(), &path).body;
+    let ranged = |range: &str| request(web.http(), "GET", &path, &format!("Range: {range}\r\n"));
+    for (range, from, to) in [
+        ("bytes=0-0", 0, 1),
+        ("bytes=100-70000", 100, 70_001),
+        ("bytes=188-", 188, whole.len()),
+        ("bytes=-5", whole.len() - 5, whole.len()),
+        ("bytes=7-99999999999", 7, whole.len()),
+    ] {
+        let answer = ranged(range);
+        assert_eq!((answer.status, &answer.body[..]), (206, &whole[from..to]), "{range}: {}", answer.head);
+        assert!(answer.has(&format!("content-range: bytes {from}-{}/{}", to - 1, whole.len())), "{}", answer.head);
+    }
+    assert_eq!(ranged(&format!("bytes={}-", whole.len())).status, 416);
+    for odd in ["bytes=5-1", "bytes=0-1,5-6", "lines=1-2", "bytes=x-", "bytes=-"] {
+        assert_eq!((ranged(odd).status, ranged(odd).body.len()), (200, whole.len()), "{odd}");
+    }
+    let head = request(web.http(), "HEAD", &path, "");
+    assert!(head.status == 200 && head.has(&format!("content-length: {}", whole.len())), "{}", head.head);
+    assert_eq!(request(web.http(), "HEAD", "/live/s.m3u8", "").status, 200);
+    // Requests that come behind one another are answered so, whoever answers.
+    let mut socket = connected(web.http());
+    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let all = [&path, "/live/s.m3u8", &path, "/nothing", "/live/s.m3u8"].map(ask).concat();
+    socket.write_all(all.as_bytes()).expect("requests");
+    let answers: Vec<Answer> = (0..5).map(|_| read_answer(&mut socket, false).expect("an answer")).collect();
+    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 200, 404, 200]);
+    assert!(answers[0].body == whole && answers[2].body == whole && answers[4].text() == text, "{answers:?}");
+}
+
+/// What a client has is not sent again, as long as it is the same; a range of something else is all of it.
+#[test]
+fn conditions_of_playlists_and_segments() {
+    if !have("ffmpeg") {
+        return;
+    }
+    let web = web(2, "hls_ctx off;");
+    let tag = |answer: &Answer| answer.head.lines().find_map(|line| line.strip_prefix("etag: ")).map(str::to_owned);
+    publish(Path::new("ffmpeg"), &avc_aac(), &web.server.url("/live/s")).success();
+    let segment = format!("/live/{}", segments(&playlist(&web, "/live/s.m3u8"))[0]);
+    for path in ["/live/s.m3u8", &segment] {
+        let first = get(web.http(), path);
+        let known = tag(&first).expect("a tag");
+        for (condition, status) in [
+            (known.clone(), 304),
+            (format!("\"other\", W/{known}"), 304),
+            ("*".to_owned(), 304),
+            ("\"other\"".to_owned(), 200),
+        ] {
+            let again = request(web.http(), "GET", path, &format!("If-None-Match: {condition}\r\n"));
+            assert_eq!((again.status, tag(&again).as_ref()), (status, Some(&known)), "{condition}");
+            assert_eq!(again.body.is_empty(), status == 304, "{condition}");
+        }
+        // A connection goes on behind a 304.
+        let mut socket = connected(web.http());
+        let ask = format!("GET {path} HTTP/1.1\r\nHost: h\r\nIf-None-Match: {known}\r\n\r\n");
+        socket.write_all(ask.repeat(2).as_bytes()).expect("requests");
+        let statuses = [0, 1].map(|_| read_answer(&mut socket, false).expect("an answer").status);
+        assert_eq!(statuses, [304, 304]);
+    }
+    let whole = get(web.http(), &segment);
+    let known = tag(&whole).expect("a tag");
+    for (of, status) in [(known.as_str(), 206), ("\"other\"", 200)] {
+        let answer = request(web.http(), "GET", &segment, &format!("Range: bytes=0-9\r\nIf-Range: {of}\r\n"));
+        assert_eq!(answer.status, status, "{of}");
+    }
+    // Another playlist has another tag.
+    let before = tag(&get(web.http(), "/live/s.m3u8"));
+    publish(Path::new("ffmpeg"), &avc_aac(), &web.server.url("/live/s")).success();
+    assert_ne!(tag(&get(web.http(), "/live/s.m3u8")), before);
+}
+
+/// Playlists that all get come by gzip, to those who take it; curl reads the same either way.
+#[test]
+fn playlists_come_by_gzip() {
+    if !have("ffmpeg") || !have("curl") {
+        return;
+    }
+    for (more, shared) in [("hls_ctx off;", true), ("", false)] {
+        let web = web(2, more);
+        publish(Path::new("ffmpeg"), &avc_aac(), &web.server.url("/live/s")).success();
+        let url = format!("http://{}/live/s.m3u8?hls_ctx=abc", web.http());
+        drop(playlist(&web, "/live/s.m3u8?hls_ctx=abc"));
+        let curl = |args: &[&str]| {
+            let output =
+                std::process::Command::new("curl").args(["-sS", &url]).args(args).stderr(Stdio::inherit()).output();
+            String::from_utf8_lossy(&output.expect("curl").stdout).into_owned()
+        };
+        let (plain, coded) = (curl(&[]), curl(&["--compressed"]));
+        assert!(plain == coded && plain.contains("#EXTINF"), "{plain} {coded}");
+        let answer = request(web.http(), "GET", "/live/s.m3u8?hls_ctx=abc", "Accept-Encoding: gzip, br\r\n");
+        assert_eq!(
+            answer.has("content-encoding: gzip") && answer.has("vary: accept-encoding"),
+            shared,
+            "{}",
+            answer.head
+        );
+        assert_eq!(answer.body.starts_with(&[0x1F, 0x8B]) && answer.body.len() < plain.len(), shared);
+        let segment = format!("/live/{}", segments(&plain)[0]);
+        let answer = request(web.http(), "GET", &segment, "Accept-Encoding: gzip\r\n");
+        assert!(answer.status == 200 && !answer.has("content-encoding: gzip"), "{}", answer.head);
+    }
+}
