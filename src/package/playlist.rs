@@ -207,7 +207,6 @@ pub(super) fn recover(text: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::{super::kept::Wanted, *};
-    use std::path::PathBuf;
 
     fn segment(sequence: u64, duration_ms: u64, discontinuity: bool) -> Segment {
         Segment {

@@ -5,7 +5,7 @@ use crate::{
     http_ts::{AVC, HEVC, clean, frames, hashes},
     media::{Running, aac_only, av1, avc_aac, avc_only, bounded, ffmpeg9, have, hevc, mp3, publish, publish_on},
     server::{Server, eventually},
-    web::{Web, config, get, node_modules},
+    web::{Answer, Web, config, get, node_modules},
 };
 use serde_json::Value;
 use std::{
