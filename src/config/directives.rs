@@ -119,6 +119,8 @@ pub(super) enum Values {
     Networks,
     /// Whom `allow` or `deny` means; the directive may stand often.
     Rules,
+    /// The end of a stream's name and BANDWIDTH=; the directive may stand often.
+    Variants,
     /// A program and its arguments; the directive may stand often.
     Command,
     /// A block of another program's options.
@@ -137,6 +139,7 @@ impl Values {
             Self::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
             Self::Addresses => "[ip:]port, for example `listen 1935 [::]:1935;`".to_owned(),
             Self::Path => "a file's path".to_owned(),
+            Self::Variants => "the end of a stream's name, for example `_low` or `_low BANDWIDTH=400000`".to_owned(),
             Self::Text(example) | Self::Secret(example) => format!("a word, for example `{example}`"),
             Self::Mounts => {
                 "paths with `[stream]` that end in .flv, .ts, .aac or .mp3, such as `[vhost]/[app]/[stream].ts`"

@@ -138,6 +138,7 @@ fn shown(known: &Known, text: &str) -> String {
         | Values::Domains
         | Values::Networks
         | Values::Destinations
+        | Values::Variants
         | Values::Rules => hide_in_urls(text),
         Values::Flag
         | Values::Number(..)

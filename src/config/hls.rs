@@ -36,6 +36,8 @@ pub struct Hls {
     pub fmp4_file: String,
     /// Of what segments of MP4 begin with.
     pub init_file: String,
+    /// Streams that are variants of another. nginx-rtmp: `hls_variant`.
+    pub variants: Vec<HlsVariant>,
     /// What URIs of segments begin with. SRS: `hls_entry_prefix`.
     pub entry_prefix: String,
     /// Files of old segments are removed. SRS: `hls_cleanup`.
@@ -52,6 +54,28 @@ pub struct Hls {
     pub keys: Option<HlsKeys>,
     /// URIs of multivariant playlists have no path. SRS: `hls_master_m3u8_path_relative`.
     pub master_relative: bool,
+}
+
+/// Variants of streams.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HlsVariant {
+    /// The end of their names.
+    pub suffix: String,
+    /// Bits a second that are said; measured if it is `None`.
+    pub bandwidth: Option<u64>,
+}
+
+impl HlsVariant {
+    fn read(words: &[&str]) -> Option<Self> {
+        let (suffix, more) = words.split_first()?;
+        let bandwidth = match more {
+            [] => None,
+            [one] => Some(one.strip_prefix("BANDWIDTH=")?.parse().ok().filter(|bits| *bits > 0)?),
+            _ => return None,
+        };
+        let plain = !suffix.is_empty() && !suffix.contains(['/', '?', '#', '=']);
+        plain.then(|| Self { suffix: (*suffix).to_owned(), bandwidth })
+    }
 }
 
 /// What segments are encrypted with (AES-128).
@@ -102,6 +126,7 @@ impl Hls {
         let fmp4_file = name("hls_fmp4_file", &["[stream]"]);
         let init_file = name("hls_init_file", &["[stream]"]);
         let key_file = name("hls_key_file", &["[stream]"]);
+        let variants = section.rules("hls_variant", HlsVariant::read);
         let entry_prefix = section.text("hls_entry_prefix").0;
         let fmp4 = use_fmp4 || low_latency == "on";
         let (keys_on, keys_word) = section.flag_at("hls_keys");
@@ -132,6 +157,7 @@ impl Hls {
             segment_file: ts_file,
             fmp4_file,
             init_file,
+            variants,
             entry_prefix,
             cleanup: section.flag("hls_cleanup"),
             dispose_ms: u64::from(section.milliseconds("hls_dispose")),

@@ -27,6 +27,7 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
     };
     let trusted_proxies = Proxies(top.words("trusted_proxies", read_net));
     let memory_max = u64::from(top.number("memory_max")) << 20;
+    let segments_max = u64::from(top.number("hls_memory_max")) << 20;
     let by_file = top.choice("send_path").0 == "sendfile";
     let send_path = if by_file { SendPath::Sendfile } else { SendPath::Copy };
     let chunk_size = top.number_at("chunk_size");
@@ -93,6 +94,7 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
         max_connections,
         trusted_proxies,
         memory_max,
+        segments_max,
         send_path,
         programs,
         rtmps,

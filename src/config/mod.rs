@@ -35,7 +35,7 @@ pub use faults::{Fault, Faults};
 pub use files::{Files, HttpStatic};
 pub use forward::{Destination, Forward};
 pub use heartbeat::Heartbeat;
-pub use hls::{Hls, HlsKeys};
+pub use hls::{Hls, HlsKeys, HlsVariant};
 pub use http::{
     Action, Auth, Exporter, HookUrl, Hooks, HttpApi, HttpRemux, HttpServer, Refer, Rule, Security, SignedUrl,
 };
@@ -67,6 +67,8 @@ pub struct Config {
     pub trusted_proxies: Proxies,
     /// Most bytes that the process may take; 0 for no bound. Ours: `memory_max`.
     pub memory_max: u64,
+    /// Most bytes of segments; 0 for no bound. Ours: `hls_memory_max`.
+    pub segments_max: u64,
     /// How what many players share is handed to the kernel. Ours: `send_path`.
     pub send_path: SendPath,
     /// How programs run beside streams.

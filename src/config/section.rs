@@ -252,6 +252,7 @@ impl<'l> Section<'l> {
             | Values::Domains
             | Values::Networks
             | Values::Destinations
+            | Values::Variants
             | Values::Rules
             | Values::Command
             | Values::Options => None,
@@ -299,7 +300,7 @@ impl<'l> Section<'l> {
             match read(&words) {
                 Some(rule) => rules.push(rule),
                 None => {
-                    let message = format!("`{}` is no rule", words.join(" "));
+                    let message = format!("`{}` is no value for `{name}`", words.join(" "));
                     self.loader.fault(&directive.name, message, known.values.allowed());
                 }
             }

@@ -33,7 +33,7 @@ macro_rules! known {
 
 use Values::{
     Addresses, Command, Decimal, Destinations, Domains, Flag, Mounts, Networks, Number, NumberOrAuto, Options, Path,
-    Rules, Secret, Text, Urls, Word,
+    Rules, Secret, Text, Urls, Variants, Word,
 };
 
 known! {
@@ -52,6 +52,8 @@ known! {
             "Ours: proxies that are believed when they say for whom they speak, by proxy_protocol and by X-Forwarded-For. Without it, this machine by proxy_protocol alone.";
         "memory_max" Number("MiB", 0..=16_777_216), "0", Now,
             "Ours: most memory of the process, the kernel's buffers not counted; 0 is no bound. Over it the oldest GOPs of streams without players go, then new publishers and players are turned away.";
+        "hls_memory_max" Number("MiB", 0..=16_777_216), "0", Now,
+            "Ours: most bytes of segments in memory, of HLS and DASH; 0 is no bound but 512 MiB a stream. Over it playlists get shorter, down to three segments.";
         "send_path" Word(&["copy", "sendfile"]), "copy", Now,
             "Ours: how what many players share goes to the kernel from 16 KiB on: copied, or as pages of a file in memory. Which costs less is the machine's: on loopback of an EPYC, copying.";
         "srs_log_tank" Word(&["console", "file"]), "console", Restart,
@@ -254,6 +256,8 @@ known! {
             "A segment's; with [seq], [duration], [timestamp], [2006], [01], [02], [15], [04], [05] and [999] too.";
         "hls_fmp4_file" Text("[app]/[stream]-[seq].m4s"), "[app]/[stream]-[seq].m4s", NextPublish, "The same of MP4.";
         "hls_init_file" Text("[app]/[stream]/init.mp4"), "[app]/[stream]/init.mp4", NextPublish, "What segments of MP4 begin with.";
+        "hls_variant" Variants, "", NextConnection,
+            "Ours, as nginx-rtmp's. Streams whose names end so are variants of the stream without it, in one multivariant playlist; BANDWIDTH is measured if it is not given.";
         "hls_entry_prefix" Text("https://cdn.example"), "", NextPublish, "What URIs of segments begin with in a playlist.";
         "hls_cleanup" Flag, "on", NextPublish, "Whether files of old segments are removed.";
         "hls_dispose" Decimal("seconds", 0..=864_000), "120", NextPublish,

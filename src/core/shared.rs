@@ -74,6 +74,8 @@ impl Shared {
         let by_chance = || format!("vid-{:07x}", fastrand::u32(..) & 0xFFF_FFFF);
         let server_id = config.server_id.clone().unwrap_or_else(by_chance);
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let shelf = Arc::new(Shelf::default());
+        shelf.set_limit(config.segments_max);
         Self {
             config: ArcSwap::from_pointee(config),
             connections: AtomicUsize::new(0),
@@ -91,7 +93,7 @@ impl Shared {
             ktls: sys::has_ktls(),
             seats: Arc::default(),
             audience: Arc::default(),
-            shelf: Arc::default(),
+            shelf,
             writer: Arc::default(),
             started: Instant::now(),
             since_1970_ms: u64::try_from(since_1970.as_millis()).unwrap_or(0),
@@ -105,6 +107,7 @@ impl Shared {
 
     /// Brings a configuration into force.
     pub(crate) fn set_config(&self, config: Arc<Config>) {
+        self.shelf.set_limit(config.segments_max);
         self.config.store(config);
     }
 

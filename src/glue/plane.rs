@@ -6,7 +6,7 @@ use crate::{
     control::{self, Call, hooks::Hooks},
     core::Shared,
     mesh::ring::ShardWaker,
-    programs,
+    package, programs,
     stats::ShardStats,
 };
 use async_channel::Receiver;
@@ -72,7 +72,7 @@ impl control::Server for Handle {
     }
 
     fn is_packaged(&self, vhost: &Vhost, path: &str) -> bool {
-        vhost.is_packaged() && self.shared.shelf.has(&vhost.name, path)
+        vhost.is_packaged() && package::is_there(&self.shared.shelf, vhost, path)
     }
 
     fn playlists(&self, key: &str) -> [Option<String>; 2] {

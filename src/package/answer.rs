@@ -7,6 +7,7 @@ use super::{
     names::{encoded, timestamp},
     playlist::Window,
     shelf::{Blob, Growing, Item, Kind, Shelf, Shown, Visit},
+    variants::{self, Variant},
 };
 use crate::{config::Vhost, proto::http::query_value};
 use bytes::Bytes;
@@ -87,40 +88,52 @@ impl Playlist {
     }
 }
 
+/// Whether something lies at a path of a vhost.
+pub fn is_there(shelf: &Shelf, vhost: &Vhost, path: &str) -> bool {
+    shelf.find(&format!("{}{path}", vhost.name)).is_some() || !variants::of(shelf, vhost, path).is_empty()
+}
+
 /// What lies at a request's path; `None` if nothing does.
 pub fn answer(shelf: &Shelf, asked: &Asked<'_>) -> Option<Answer> {
-    let item = shelf.find(&format!("{}{}", asked.vhost.name, asked.path))?;
+    let item = shelf.find(&format!("{}{}", asked.vhost.name, asked.path));
     let ctx = query_value(asked.query, "hls_ctx").filter(|ctx| !ctx.is_empty());
     let shown = match item {
-        Item::Playlist(shown) => shown,
-        Item::Blob(blob) | Item::Part(blob) => {
+        Some(Item::Playlist(shown)) => Some(shown),
+        Some(Item::Blob(blob) | Item::Part(blob)) => {
             // Whoever asks for segments is still there.
             ctx.and_then(|ctx| shelf.visit(&ctx, asked.now_ms));
             return Some(Answer::Blob(blob));
         }
-        Item::Growing(growing) => return Some(Answer::Growing(growing)),
-        Item::Promised(shown) if shown.is_live() => {
+        Some(Item::Growing(growing)) => return Some(Answer::Growing(growing)),
+        Some(Item::Promised(shown)) if shown.is_live() => {
             let version = shown.window().version;
             return Some(Answer::Later(shown, version, None));
         }
-        Item::Promised(_) => return Some(Answer::Gone),
+        Some(Item::Promised(_)) => return Some(Answer::Gone),
+        None => None,
     };
-    let window = shown.window();
-    if window.text.is_empty() && !shown.is_live() {
-        return Some(Answer::Gone);
-    }
-    if shown.kind == Kind::Dash {
-        return Some(if window.text.is_empty() {
-            Answer::Later(shown, window.version, None)
-        } else {
-            let now = timestamp(window.since_1970_ms + asked.now_ms);
-            let text = window.text.replace(MARK, &query_of(asked, None)).replace(NOW, &now);
-            Answer::Playlist(Playlist::of(text.into(), MPD))
-        });
+    if let Some(shown) = shown.as_ref().filter(|shown| shown.kind == Kind::Dash) {
+        return Some(mpd(asked, shown));
     }
     let hls = asked.vhost.hls.as_ref()?;
+    let own = shown.map(|shown| Variant { path: asked.path.to_owned(), shown, bandwidth: None });
+    let single = own.as_ref().map(|own| (Arc::clone(&own.shown), own.shown.window()));
+    // Without names for players a stream's own playlist is all that stands at its path.
+    let variants: Vec<Variant> = match &own {
+        Some(_) if !hls.ctx || ctx.is_some() => Vec::new(),
+        Some(_) | None => variants::of(shelf, asked.vhost, asked.path),
+    };
+    let variants: Vec<Variant> = own.into_iter().chain(variants).collect();
+    let first = Arc::clone(&variants.first()?.shown);
+    let is_over = |variant: &Variant| variant.shown.window().text.is_empty() && !variant.shown.is_live();
+    if variants.iter().all(is_over) {
+        return Some(Answer::Gone);
+    }
     if !hls.ctx {
-        return Some(media(asked, &shown, &window, None));
+        return Some(match single {
+            Some((shown, window)) => media(asked, &shown, &window, None),
+            None => multivariant(asked, &variants, None, hls.master_relative),
+        });
     }
     let known = match (asked.visit, &ctx) {
         (Some(visit), _) => Some(visit.see(asked.now_ms)),
@@ -132,15 +145,23 @@ pub fn answer(shelf: &Shelf, asked: &Asked<'_>) -> Option<Answer> {
         let id = ctx.filter(plain).unwrap_or_else(new_id);
         let lasts_ms = VISIT_WINDOWS * hls.window_ms;
         let visit = shelf.welcome(&id, lasts_ms, asked.now_ms);
-        return Some(visit.map_or(Answer::Full, |visit| Answer::Ask(visit, Arc::clone(&shown.key))));
+        let key = if single.is_some() { Arc::clone(&first.key) } else { variants::key(&first.key, hls) };
+        return Some(visit.map_or(Answer::Full, |visit| Answer::Ask(visit, key)));
     };
-    if ctx.is_some() {
-        return Some(media(asked, &shown, &window, Some((&visit, hls.ts_ctx))));
-    }
+    Some(match single {
+        Some((shown, window)) if ctx.is_some() => media(asked, &shown, &window, Some((&visit, hls.ts_ctx))),
+        _ => multivariant(asked, &variants, Some(&visit), hls.master_relative),
+    })
+}
+
+fn mpd(asked: &Asked<'_>, shown: &Arc<Shown>) -> Answer {
+    let window = shown.window();
     if window.text.is_empty() {
-        return Some(Answer::Later(shown, window.version, Some(visit)));
+        return if shown.is_live() { Answer::Later(Arc::clone(shown), window.version, None) } else { Answer::Gone };
     }
-    Some(Answer::Playlist(Playlist::of(multivariant(asked, &window, &visit, hls.master_relative).into(), M3U8)))
+    let now = timestamp(window.since_1970_ms + asked.now_ms);
+    let text = window.text.replace(MARK, &query_of(asked, None)).replace(NOW, &now);
+    Answer::Playlist(Playlist::of(text.into(), MPD))
 }
 
 /// Eight letters and digits, as SRS has them.
@@ -148,25 +169,41 @@ fn new_id() -> String {
     std::iter::repeat_with(fastrand::alphanumeric).take(8).collect()
 }
 
-/// One variant: the stream, for this visit.
-fn multivariant(asked: &Asked<'_>, window: &Window, visit: &Visit, relative: bool) -> String {
-    let (most, average) = window.bandwidth;
-    let path = if relative { asked.path.rsplit('/').next().unwrap_or_default() } else { asked.path };
+/// The stream and its variants, for this visit, as far as there is something of them.
+fn multivariant(asked: &Asked<'_>, variants: &[Variant], visit: Option<&Arc<Visit>>, relative: bool) -> Answer {
     let mut out = String::with_capacity(256);
     // A string takes whatever is written.
-    _ = writeln!(
-        out,
-        "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-STREAM-INF:BANDWIDTH={},AVERAGE-BANDWIDTH={}{}",
-        most.max(1),
-        average.max(1),
-        window.attributes
-    );
-    _ = write!(out, "{}?hls_ctx={}", encoded(path), visit.id);
-    if !asked.query.is_empty() {
-        _ = write!(out, "&{}", asked.query);
+    _ = writeln!(out, "#EXTM3U\n#EXT-X-VERSION:3");
+    let mut some = false;
+    for Variant { path, shown, bandwidth } in variants {
+        let window = shown.window();
+        if window.text.is_empty() {
+            continue;
+        }
+        some = true;
+        let (most, average) = window.bandwidth;
+        let (most, average) = bandwidth.map_or((most, average), |said| (said, average.min(said)));
+        _ = writeln!(
+            out,
+            "#EXT-X-STREAM-INF:BANDWIDTH={},AVERAGE-BANDWIDTH={}{}",
+            most.max(1),
+            average.max(1),
+            window.attributes
+        );
+        let path = if relative { path.rsplit('/').next().unwrap_or_default() } else { path };
+        let visit = visit.map(|visit| format!("hls_ctx={}", visit.id));
+        let query: Vec<&str> =
+            visit.as_deref().into_iter().chain(Some(asked.query)).filter(|part| !part.is_empty()).collect();
+        let mark = if query.is_empty() { "" } else { "?" };
+        _ = writeln!(out, "{}{mark}{}", encoded(path), query.join("&"));
     }
-    out.push('\n');
-    out
+    match variants.first() {
+        Some(first) if !some => {
+            let version = first.shown.window().version;
+            Answer::Later(Arc::clone(&first.shown), version, visit.map(Arc::clone))
+        }
+        _ => Answer::Playlist(Playlist::of(out.into(), M3U8)),
+    }
 }
 
 /// The media playlist, at once or when it has what is asked for.

@@ -6,6 +6,9 @@ use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 /// Bytes of a stream's segments in its playlist, and their number, whatever their times say.
 const WINDOW_BYTES_MAX: u64 = 512 << 20;
 const SEGMENTS_MAX: usize = 3000;
+/// Segments that a playlist has whatever room there is, and by how many it gets shorter with each new one where there is none.
+const SEGMENTS_MIN: usize = 3;
+const SHORTER: usize = 2;
 /// Those that have left it, of these.
 const RETIRED_BYTES_MAX: u64 = WINDOW_BYTES_MAX / 2;
 
@@ -180,6 +183,18 @@ impl Kept {
         // The first one's counts as soon as it is gone, the next one's is not written.
         self.discontinuities += u64::from(self.segments.front().is_some_and(|next| next.discontinuity));
         self.retired.push_back((now_ms + 2 * self.target_ms.max(old.duration_ms), old));
+    }
+
+    /// There is no room for all of it: what has left the playlist goes at once, and of the playlist the oldest ones.
+    pub(super) fn shorten(&mut self) {
+        for _ in 0..SHORTER {
+            if self.segments.len() <= SEGMENTS_MIN {
+                break;
+            }
+            let old = self.segments.pop_front();
+            old.into_iter().for_each(|old| self.retire(old, 0));
+        }
+        self.retired.iter_mut().for_each(|(until_ms, _)| *until_ms = 0);
     }
 
     /// The oldest segment whose time out of the playlist is over, or for which there is no room.

@@ -20,6 +20,7 @@ mod recorder;
 mod shelf;
 mod track;
 pub mod ts;
+mod variants;
 
 use serde_json::Value;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ impl Made {
     }
 }
 
-pub use answer::{Answer, Asked, Playlist, answer, sweep};
+pub use answer::{Answer, Asked, Playlist, answer, is_there, sweep};
 pub use dash::DashPackager;
 pub use files::Writer;
 pub use packager::{Name, Packager, Place};

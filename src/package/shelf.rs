@@ -181,6 +181,8 @@ pub struct Shelf {
     doors: OnceLock<(Box<[Door]>, Wake)>,
     serial: AtomicU64,
     bytes: AtomicU64,
+    /// Most of them; 0 for no bound.
+    limit: AtomicU64,
 }
 
 impl fmt::Debug for Shelf {
@@ -218,6 +220,11 @@ impl Shelf {
         })
     }
 
+    /// Most bytes of segments there may be; 0 for no bound.
+    pub fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
     /// Bytes of segments.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -231,11 +238,6 @@ impl Shelf {
     /// What lies at a path of a vhost.
     pub(super) fn find(&self, path: &str) -> Option<Item> {
         self.room(path).read().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
-    }
-
-    /// Whether something lies at a path of a vhost.
-    pub fn has(&self, vhost: &str, path: &str) -> bool {
-        self.find(&format!("{vhost}{path}")).is_some()
     }
 
     pub(super) fn put(&self, path: &str, item: Item) {
@@ -260,7 +262,12 @@ impl Shelf {
     }
 
     /// Serves those segments no more whose time out of the playlist is over; their files go too, where that is wished for.
+    /// Where there is no room for what is kept, the playlist gets shorter.
     pub(super) fn drop_retired(&self, kept: &mut Kept, writer: Option<&Writer>, now_ms: u64) {
+        let limit = self.limit.load(Ordering::Relaxed);
+        if limit > 0 && self.bytes() > limit {
+            kept.shorten();
+        }
         while let Some(old) = kept.take_retired(now_ms) {
             self.drop_segment(kept, old, writer);
         }

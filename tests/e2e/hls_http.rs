@@ -2,9 +2,10 @@
 
 use crate::{
     hls::{playlist, segments, web},
-    media::{avc_aac, have, publish},
+    media::{Running, avc_aac, bounded, have, publish, publish_on},
     peer::connected,
-    web::{Answer, get, read_answer, request},
+    server::{Server, eventually},
+    web::{Answer, Web, config, get, read_answer, request},
 };
 use std::{io::Write, path::Path, process::Stdio};
 
@@ -120,4 +121,74 @@ fn playlists_come_by_gzip() {
         let answer = request(web.http(), "GET", &segment, "Accept-Encoding: gzip\r\n");
         assert!(answer.status == 200 && !answer.has("content-encoding: gzip"), "{}", answer.head);
     }
+}
+
+/// Streams whose names end so are variants of one: under its name all of them are listed, whether it is published or not, as they
+/// are measured or as the configuration says; a visit of one is a visit of all. ffmpeg reads them all.
+#[test]
+fn variants_of_a_stream() {
+    if !have("ffmpeg") || !have("ffprobe") {
+        return;
+    }
+    let variants = "hls_variant _hi; hls_variant _low BANDWIDTH=90000; hls_variant _none;";
+    for (ctx, own) in [("on", false), ("off", false), ("on", true)] {
+        let web = web(2, &format!("hls_ctx {ctx}; {variants}"));
+        for name in ["s_hi", "s_low", "s"].iter().take(if own { 3 } else { 2 }) {
+            publish(Path::new("ffmpeg"), &avc_aac(), &web.server.url(&format!("/live/{name}"))).success();
+        }
+        let text = playlist(&web, "/live/s.m3u8");
+        let uris = segments(&text);
+        assert_eq!(uris.len(), if own { 3 } else { 2 }, "{text}");
+        assert!(uris.iter().all(|uri| uri.contains("hls_ctx=") == (ctx == "on")), "{text}");
+        assert!(text.contains("BANDWIDTH=90000,AVERAGE-BANDWIDTH=90000,CODECS=\"avc1.64001e,mp4a.40.2\""), "{text}");
+        let measured = text.lines().find(|line| line.contains("STREAM-INF")).expect("a variant");
+        let bits = measured.split(['=', ',']).nth(1).and_then(|bits| bits.parse::<u64>().ok()).expect("bits");
+        assert!((300_000..2_000_000).contains(&bits) && measured.contains("RESOLUTION=640x360"), "{measured}");
+        for uri in uris {
+            let media = playlist(&web, uri);
+            assert!(media.contains("#EXTINF"), "{uri}: {media}");
+        }
+        let mut ffprobe = bounded("ffprobe");
+        let url = format!("http://{}/live/s.m3u8", web.http());
+        ffprobe.args(["-v", "error", "-show_entries", "program=program_id", "-of", "csv=p=0", &url]);
+        let said = Running::start(&mut ffprobe).success();
+        assert!(said.lines().filter(|line| !line.is_empty()).count() >= 2, "{said}");
+        assert_eq!(get(web.http(), "/live/other.m3u8").status, 404);
+        assert_eq!(get(web.http(), "/live/s_none.m3u8").status, 404);
+    }
+}
+
+/// `hls_memory_max`: where there is no room playlists get shorter, and are whole all the same.
+#[test]
+fn memory_of_segments_is_bounded() {
+    if !have("ffmpeg") {
+        return;
+    }
+    let vhost = "hls { enabled on; hls_fragment 1; hls_window 100; hls_ctx off; }";
+    let text = config("hls_memory_max 1;", "", vhost);
+    let web = Web { server: Server::shards(2, &text) };
+    let publishers: Vec<Running> =
+        (0..6).map(|number| publish_on(&avc_aac(), &web.server.url(&format!("/live/{number}")))).collect();
+    let lists = || (0..6).map(|number| get(web.http(), &format!("/live/{number}.m3u8")).text());
+    let first = |text: &str| -> Option<u64> { text.split_once("MEDIA-SEQUENCE:")?.1.lines().next()?.parse().ok() };
+    let before = eventually("playlists", || {
+        let lists: Vec<String> = lists().collect();
+        lists.iter().all(|text| text.contains("#EXTINF")).then_some(lists)
+    });
+    let after = eventually("that all have lost segments", || {
+        let lists: Vec<String> = lists().collect();
+        let shorter = |(after, before): (&String, &String)| first(after) > first(before);
+        lists.iter().zip(&before).all(shorter).then_some(lists)
+    });
+    for text in &after {
+        let there = segments(text);
+        assert!(there.len() >= 3, "{text}");
+        assert!(there.iter().all(|uri| get(web.http(), &format!("/live/{uri}")).status == 200), "{text}");
+    }
+    // Six streams of about 90 kB a second, three segments each at least.
+    let metrics = get(web.exporter(), "/metrics").text();
+    let line = metrics.lines().find(|line| line.starts_with("corecast_memory_bytes{") && line.contains("segments"));
+    let bytes: u64 = line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("a figure");
+    assert!((100_000..3 << 20).contains(&bytes), "{bytes}");
+    publishers.into_iter().for_each(Running::kill);
 }
