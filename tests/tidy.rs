@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("mesh", &["media", "proto", "stats"]),
     ("package", &["media", "proto", "config"]),
     ("programs", &["config", "sys"]),
-    ("control", &["programs", "proto", "sys", "config", "tls", "stats"]),
+    ("control", &["package", "programs", "proto", "sys", "config", "tls", "stats"]),
     ("core", &["package", "programs", "control", "mesh", "media", "proto", "sys", "config", "tls", "stats"]),
     ("endpoint", &["core", "package", "media", "proto", "config"]),
     ("glue", &["endpoint", "core", "control", "programs", "mesh", "sys", "config", "stats"]),

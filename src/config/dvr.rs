@@ -17,6 +17,11 @@ pub struct Dvr {
     pub file: String,
     /// MP4 rather than FLV, by the path's end.
     pub mp4: bool,
+    /// Old recordings are removed: those that are older, in ms, and the oldest beyond so many bytes; 0 keeps all. Ours:
+    /// `dvr_keep_days`, `dvr_keep_size`.
+    pub keep_ms: u64,
+    /// See there.
+    pub keep_bytes: u64,
     /// Times as published. SRS: `time_jitter`.
     pub absolute: bool,
 }
@@ -30,6 +35,8 @@ impl Dvr {
         let (path, word) = section.text("dvr_path");
         let duration_ms = u64::from(section.milliseconds("dvr_duration"));
         let wait_keyframe = section.flag("dvr_wait_keyframe");
+        let keep_ms = u64::from(section.milliseconds("dvr_keep_days")) * 24 * 3600;
+        let keep_bytes = u64::from(section.milliseconds("dvr_keep_size")) * (1 << 30) / 1000;
         let absolute = section.choice("time_jitter").0 == "off";
         let (directory, mut file) = split(&path);
         if !file.ends_with(".flv") && !file.ends_with(".mp4") {
@@ -51,13 +58,29 @@ impl Dvr {
             directory,
             mp4: file.ends_with(".mp4"),
             file,
+            keep_ms,
+            keep_bytes,
             absolute,
         })
     }
 
-    /// Whether a stream is recorded.
+    /// Which files are recordings, as a pattern of names.
+    pub fn pattern(&self) -> String {
+        let mut pattern = glob::Pattern::escape(&self.directory);
+        let mut rest = self.file.as_str();
+        while let Some((before, (_, after))) =
+            rest.split_once('[').map(|(before, word)| (before, word.split_once(']').unwrap_or(("", ""))))
+        {
+            pattern.push_str(&glob::Pattern::escape(before));
+            pattern.push('*');
+            rest = after;
+        }
+        pattern + &glob::Pattern::escape(rest)
+    }
+
+    /// Whether a stream is recorded, unless the API is told otherwise.
     pub fn applies(&self, app: &str, stream: &str) -> bool {
-        let name = |known: &String| known.split_once('/').is_some_and(|_| *known == format!("{app}/{stream}"));
+        let name = |known: &String| *known == format!("{app}/{stream}");
         self.apply.is_empty() || self.apply.iter().any(name)
     }
 }

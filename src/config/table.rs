@@ -295,12 +295,16 @@ known! {
     }
     Dvr {
         "enabled" Flag, "off", NextPublish, "Whether streams are recorded.";
-        "dvr_apply" Text("live/livestream"), "all", NextPublish, "Which: all, or app/stream, several.";
+        "dvr_apply" Text("live/livestream"), "all", NextPublish,
+            "Which: all, or app/stream, several. Others are recorded if the API is told so; none (ours) is only those.";
         "dvr_plan" Word(&["session", "segment"]), "session", NextPublish, "A file for each publish, or for each dvr_duration of it.";
         "dvr_path" Text("/data/[app]/[stream].[timestamp].mp4"), "./objs/nginx/html/[app]/[stream].[timestamp].flv", NextPublish,
             "Files of FLV, or of MP4 by the path's end, in fragments that can be played as it grows; NAME.tmp until it is whole. With [vhost], [app], [stream], [timestamp], [2006], [01], [02], [15], [04], [05] and [999].";
         "dvr_duration" Decimal("seconds", 1..=864_000), "30", NextPublish, "The length of a file, with dvr_plan segment.";
         "dvr_wait_keyframe" Flag, "on", NextPublish, "Whether such files begin with keyframes.";
+        "dvr_keep_days" Decimal("days", 0..=36_500), "0", NextPublish, "Ours. Recordings that are older are removed; 0 keeps them.";
+        "dvr_keep_size" Decimal("GiB", 0..=4_000_000), "0", NextPublish,
+            "Ours. The oldest recordings are removed where all that dvr_path may have named take more; 0 keeps them.";
         "time_jitter" Word(&["full", "zero", "off"]), "full", NextPublish, "off: times in FLV as published; else they begin at 0.";
     }
     Forward {

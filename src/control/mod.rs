@@ -31,6 +31,7 @@ pub use report::{
 
 use crate::{
     config::{Config, Service, Vhost},
+    package::Recorded,
     programs,
     stats::ShardStats,
     tls,
@@ -103,6 +104,10 @@ pub trait Server: Send + 'static {
     fn is_packaged(&self, vhost: &Vhost, path: &str) -> bool;
     /// Where a stream's playlists of HLS and DASH are, by its key: paths of its vhost.
     fn playlists(&self, key: &str) -> [Option<String>; 2];
+    /// Recordings of now and of late, the newest first; streams that can be recorded, by their keys.
+    fn recordings(&self) -> (Vec<Recorded>, Vec<String>);
+    /// Has a stream recorded, or no more; `None` if it cannot be, else whether that is new.
+    fn record(&self, key: &str, on: bool) -> Option<bool>;
     /// Bytes of segments that are served, and files that could not be written.
     fn stored(&self) -> (u64, u64);
     /// What tells this process from others: SRS's `server` and `service`.

@@ -20,6 +20,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("clients", "clients, or one by its id; DELETE disconnects it"),
     ("shards", "load and flush interval of every core (ours)"),
     ("programs", "processes of exec, transcode and ingest (ours)"),
+    ("recordings", "recordings, or those of a stream by its id; POST begins one, DELETE ends it (ours)"),
     ("raw", "rpc=raw tells what this may, rpc=reload reloads the configuration"),
     ("openapi.json", "this description (ours)"),
 ];
@@ -78,6 +79,7 @@ macro_rules! lists {
 lists! {
     streams "/api/v1/streams" "Streams" Streams;
     clients "/api/v1/clients" "Clients that publish or play" Clients;
+    recordings "/api/v1/recordings" "Recordings of now and of late, the newest first" Recordings;
 }
 
 macro_rules! ones {
@@ -104,6 +106,8 @@ ones! {
     get stream "/api/v1/streams/{id}" "One stream" OneStream;
     get client "/api/v1/clients/{id}" "One client" OneClient;
     delete kick "/api/v1/clients/{id}" "Disconnects a client" Done;
+    post record "/api/v1/recordings/{id}" "Has a stream recorded, by its id" Done;
+    delete stop_recording "/api/v1/recordings/{id}" "Ends a stream's recording" Done;
 }
 
 #[utoipa::path(method(get, post, put), path = "/api/v1/raw", description = "What the raw API may, or a reload", params(
@@ -135,7 +139,8 @@ enum Rpc {
         `code` with status 200; the statuses here are for requests with `Accept: application/problem+json`."),
     paths(
         root, versions, summaries, rusages, self_proc_stats, system_proc_stats, meminfos, authors, features, requests,
-        tests_requests, vhosts, shards, programs, streams, clients, vhost, stream, client, kick, raw
+        tests_requests, vhosts, shards, programs, streams, clients, vhost, stream, client, kick, recordings, record, stop_recording,
+        raw
     ),
     security((), ("basic" = []), ("token" = [])),
     modifiers(&Schemes)

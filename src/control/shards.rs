@@ -149,6 +149,14 @@ mod tests {
             [None, None]
         }
 
+        fn recordings(&self) -> (Vec<crate::package::Recorded>, Vec<String>) {
+            (Vec::new(), Vec::new())
+        }
+
+        fn record(&self, _: &str, _: bool) -> Option<bool> {
+            None
+        }
+
         fn stored(&self) -> (u64, u64) {
             (0, 0)
         }

@@ -155,7 +155,7 @@ impl Shared {
                 None => tracing::warn!(stream = %key, "no DASH: its name cannot be a file's"),
             }
         }
-        if let Some(dvr) = vhost.dvr.as_ref().filter(|dvr| dvr.applies(app, stream)) {
+        if let Some(dvr) = &vhost.dvr {
             let on_dvr = tell(told.on_dvr);
             takers.push(Box::new(Recorder::new(&self.writer, dvr, name, self.since_1970_ms, on_dvr)));
         }

@@ -6,7 +6,8 @@ use crate::{
     control::{self, Call, hooks::Hooks},
     core::Shared,
     mesh::ring::ShardWaker,
-    package, programs,
+    package::{self, Recorded},
+    programs,
     stats::ShardStats,
 };
 use async_channel::Receiver;
@@ -77,6 +78,15 @@ impl control::Server for Handle {
 
     fn playlists(&self, key: &str) -> [Option<String>; 2] {
         self.shared.shelf.playlists(key)
+    }
+
+    fn recordings(&self) -> (Vec<Recorded>, Vec<String>) {
+        let recordings = &self.shared.writer.recordings;
+        (recordings.list(), recordings.streams())
+    }
+
+    fn record(&self, key: &str, on: bool) -> Option<bool> {
+        self.shared.writer.recordings.set(key, on)
     }
 
     fn stored(&self) -> (u64, u64) {

@@ -1,22 +1,26 @@
 //! Files, written by a thread of their own: nobody who brings or serves media waits for a disk.
 
+use super::recordings::{Entry, Recordings};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::{
+    collections::HashMap,
     fs,
     io::{self, Seek, Write},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// Bytes that may wait for the disk.
 const WAITING_BYTES_MAX: u64 = 256 << 20;
 /// Jobs that may.
 const JOBS_MAX: usize = 65_536;
+/// Between two looks at old recordings.
+const PRUNES: Duration = Duration::from_secs(2);
 /// Between two lines of the log about what goes wrong.
 const COMPLAINTS: Duration = Duration::from_secs(10);
 
@@ -24,19 +28,18 @@ const COMPLAINTS: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Log {
     place: PathBuf,
-    /// Nothing more is written.
-    failed: AtomicBool,
+    entry: Arc<Entry>,
     file: Mutex<Option<fs::File>>,
 }
 
 impl Log {
     /// Whether it has an end that was not meant.
     pub(super) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
+        self.entry.failed.load(Ordering::Relaxed)
     }
 
     fn fail(&self) {
-        self.failed.store(true, Ordering::Relaxed);
+        self.entry.failed.store(true, Ordering::Relaxed);
     }
 }
 
@@ -53,6 +56,19 @@ enum Job {
     Flush(Sender<()>),
     /// What a file says, if it is there.
     Read(PathBuf, Sender<Option<String>>),
+    /// Remove old files.
+    Prune(Keep),
+}
+
+/// Which files are kept.
+#[derive(Clone, Debug)]
+pub(super) struct Keep {
+    /// All that there are.
+    pub(super) pattern: String,
+    /// Those that are no older.
+    pub(super) age: Option<Duration>,
+    /// The newest of so many bytes.
+    pub(super) bytes: Option<u64>,
 }
 
 /// See the module. It starts with the first job.
@@ -60,6 +76,8 @@ enum Job {
 pub struct Writer {
     jobs: OnceLock<Sender<Job>>,
     counts: Arc<Counts>,
+    /// What is recorded.
+    pub recordings: Recordings,
 }
 
 #[derive(Debug, Default)]
@@ -87,9 +105,11 @@ impl Writer {
         }
     }
 
-    /// Begins a file that grows.
-    pub(super) fn open(&self, place: PathBuf) -> Arc<Log> {
-        Arc::new(Log { place, failed: AtomicBool::new(false), file: Mutex::new(None) })
+    /// Begins a stream's file that grows.
+    pub(super) fn open(&self, place: PathBuf, key: &str, started_ms: u64) -> Arc<Log> {
+        let entry = Arc::new(Entry::new(key, &place, started_ms));
+        self.recordings.add(&entry);
+        Arc::new(Log { place, entry, file: Mutex::new(None) })
     }
 
     /// Waits until everything so far is written, at most `limit`; tells whether it is.
@@ -122,6 +142,11 @@ impl Writer {
         self.give(Job::Remove(path));
     }
 
+    /// Removes old files.
+    pub(super) fn prune(&self, keep: Keep) {
+        self.give(Job::Prune(keep));
+    }
+
     /// Reads a small file; the answer comes later.
     pub(super) fn read(&self, path: PathBuf) -> Receiver<Option<String>> {
         let (tell, told) = bounded(1);
@@ -147,6 +172,7 @@ impl Writer {
 
 fn write(jobs: &Receiver<Job>, counts: &Counts) {
     let mut complained: Option<Instant> = None;
+    let mut pruned = HashMap::new();
     for job in jobs {
         let done = match job {
             Job::Put(path, chunks) => {
@@ -175,6 +201,13 @@ fn write(jobs: &Receiver<Job>, counts: &Counts) {
                 // Who asked may be gone.
                 _ = tell.try_send(());
                 Ok(())
+            }
+            // Many recordings that end at once are one occasion, and the next one comes.
+            Job::Prune(keep) if pruned.get(&keep.pattern).is_some_and(|at: &Instant| at.elapsed() < PRUNES) => Ok(()),
+            Job::Prune(keep) => {
+                let done = prune(&keep).map_err(|error| (PathBuf::from(&keep.pattern), error));
+                pruned.insert(keep.pattern, Instant::now());
+                done
             }
             Job::Read(path, tell) => {
                 // Who asked may be gone.
@@ -216,6 +249,7 @@ fn append(log: &Log, chunk: &[u8]) -> io::Result<()> {
     if file.is_none() {
         *file = Some(create(&beside(&log.place)).inspect_err(|_| log.fail())?);
     }
+    log.entry.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
     file.as_mut().map_or(Ok(()), |file| file.write_all(chunk)).inspect_err(|_| log.fail())
 }
 
@@ -224,7 +258,33 @@ fn finish(log: &Log, patch: Option<(u64, Bytes)>) -> io::Result<()> {
     if let Some((at, bytes)) = patch {
         file.seek(io::SeekFrom::Start(at)).and_then(|_| file.write_all(&bytes))?;
     }
-    fs::rename(beside(&log.place), &log.place)
+    fs::rename(beside(&log.place), &log.place)?;
+    log.entry.whole.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Removes old files, the newest one never.
+fn prune(keep: &Keep) -> io::Result<()> {
+    let mut files = Vec::new();
+    for path in glob::glob(&keep.pattern).into_iter().flatten().flatten() {
+        let Ok(known) = fs::symlink_metadata(&path) else { continue };
+        if known.is_file() {
+            files.push((known.modified()?, known.len(), path));
+        }
+    }
+    files.sort();
+    let mut bytes: u64 = files.iter().map(|(_, length, _)| length).sum();
+    files.pop();
+    let too_old = |at: &SystemTime| keep.age.is_some_and(|age| at.elapsed().is_ok_and(|elapsed| elapsed > age));
+    for (at, length, path) in files {
+        if !too_old(&at) && keep.bytes.is_none_or(|most| bytes <= most) {
+            break;
+        }
+        fs::remove_file(&path)?;
+        tracing::info!(file = %path.display(), "an old recording is removed (dvr_keep_days, dvr_keep_size)");
+        bytes -= length;
+    }
+    Ok(())
 }
 
 fn put(path: &Path, chunks: &[Bytes]) -> io::Result<()> {

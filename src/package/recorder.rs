@@ -3,11 +3,12 @@
 
 use super::{
     Made, Tell,
-    files::{Log, Writer},
+    files::{Keep, Log, Writer},
     fragments::Fragments,
     intake::Intake,
     names::{Moment, Words},
     packager::Name,
+    recordings::Switch,
 };
 use crate::{
     config::Dvr,
@@ -19,7 +20,7 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use std::{fmt, mem, path::PathBuf, sync::Arc};
+use std::{fmt, mem, path::PathBuf, sync::Arc, time::Duration};
 
 /// Bytes that are handed to the writer at once, and how old they get, in ms.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -38,6 +39,8 @@ pub struct Recorder {
     name: Name,
     since_1970_ms: u64,
     on_dvr: Option<Tell>,
+    /// Whether it is to be recorded now.
+    switch: Arc<Switch>,
     /// Of FLV: what a file begins with.
     headers: Headers,
     intake: Intake,
@@ -75,7 +78,9 @@ impl fmt::Debug for Recorder {
 impl Recorder {
     /// A publish begins.
     pub fn new(writer: &Arc<Writer>, dvr: &Arc<Dvr>, name: Name, since_1970_ms: u64, on_dvr: Option<Tell>) -> Self {
+        let switch = writer.recordings.begin(&name.key, dvr.applies(&name.app, &name.stream));
         Self {
+            switch,
             writer: Arc::clone(writer),
             dvr: Arc::clone(dvr),
             intake: Intake::new(&name.key, "a recording of MP4"),
@@ -117,14 +122,14 @@ impl Recorder {
             let whole = self.dvr.segment_ms.is_some_and(|segment_ms| length_ms >= segment_ms);
             let over = whole && (key || is_video && !self.dvr.wait_keyframe);
             let failed = recording.log.has_failed() && key;
-            if over || failed || self.changed && key {
+            if over || failed || !self.switch.is_on() || self.changed && key {
                 if failed {
                     self.retry_ms = self.now_ms + RETRY_MS;
                 }
                 self.finish(time_ms);
             }
         }
-        if self.recording.is_none() && key && self.now_ms >= self.retry_ms {
+        if self.recording.is_none() && key && self.switch.is_on() && self.now_ms >= self.retry_ms {
             self.begin(time_ms);
         }
     }
@@ -155,7 +160,7 @@ impl Recorder {
             self.headers.iter().for_each(|entry| file::put_tag(&entry.tag, time, &mut buffer));
             None
         };
-        let log = self.writer.open(file.clone());
+        let log = self.writer.open(file.clone(), &self.name.key, at_ms);
         tracing::info!(stream = %self.name.key, file = %file.display(), "recording");
         self.recording = Some(Recording {
             log,
@@ -238,6 +243,11 @@ impl Recorder {
                 tell(Made { file: file.display().to_string(), segment: None });
             }
         });
+        let (age, bytes) = (Duration::from_millis(self.dvr.keep_ms), self.dvr.keep_bytes);
+        if self.dvr.keep_ms > 0 || bytes > 0 {
+            let (age, bytes) = (Some(age).filter(|age| !age.is_zero()), Some(bytes).filter(|bytes| *bytes > 0));
+            self.writer.prune(Keep { pattern: self.dvr.pattern(), age, bytes });
+        }
     }
 }
 
@@ -269,5 +279,6 @@ impl Taker for Recorder {
         self.intake.release().iter().for_each(|frame| self.frame(frame));
         let end_ms = self.recording.as_ref().map_or(0, |recording| recording.last_ms);
         self.finish(end_ms);
+        self.writer.recordings.end(&self.name.key, &self.switch);
     }
 }

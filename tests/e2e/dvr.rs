@@ -5,7 +5,7 @@ use crate::{
     http_ts::{AVC, HEVC, frames, hashes},
     media::{Running, aac_only, avc_aac, avc_only, ffmpeg9, have, hevc, publish, publish_on},
     server::{Server, eventually},
-    web::{Web, config},
+    web::{Web, config, request},
 };
 use std::{
     fs,
@@ -161,4 +161,81 @@ fn a_stop_ends_recordings() {
     publisher.kill();
     let told = hook.wait("on_dvr");
     assert!(Path::new(told["file"].as_str().expect("a file")).exists() && files(directory.path(), ".tmp").is_empty());
+}
+
+/// `dvr_apply none` records who the API is told of, from a keyframe on and until it is told again, and it lists them; whoever has
+/// not proved who it is changes nothing.
+#[test]
+fn the_api_records() {
+    if !have("ffmpeg") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let hook = Hook::start(|_| Some("0".to_owned()));
+    let dvr = format!(
+        "dvr {{ enabled on; dvr_apply none; dvr_path {}/[stream].[timestamp].mp4; }}",
+        directory.path().display()
+    );
+    let vhost = format!("{dvr} http_hooks {{ enabled on; on_dvr {}; }}", hook.url);
+    let auth = "auth { enabled on; username u; password p; }";
+    let web = Web { server: Server::shards(2, &config("", auth, &vhost)) };
+    let as_user = "Authorization: Basic dTpw\r\nAccept: application/problem+json\r\n";
+    let call = |method: &str, path: &str| request(web.api(), method, path, as_user);
+    let publisher = publish_on(&avc_aac(), &web.server.url("/live/s"));
+    let id = eventually("the stream", || {
+        let streams = call("GET", "/api/v1/streams").json();
+        streams["streams"][0]["id"].as_str().map(str::to_owned)
+    });
+    let path = format!("/api/v1/recordings/{id}");
+    assert_eq!(call("GET", "/api/v1/recordings").json()["total"], 0);
+    assert_eq!(request(web.api(), "POST", &path, "Accept: application/problem+json\r\n").status, 401);
+    assert_eq!(call("POST", "/api/v1/recordings/vid-0000000").status, 404);
+    for round in 1..=2_usize {
+        assert_eq!((call("POST", &path).status, call("POST", &path).status), (200, 200));
+        eventually("bytes", || {
+            let list = call("GET", &path).json();
+            let newest = &list["recordings"][0];
+            let is_on = list["total"] == round && newest["state"] == "recording" && newest["stream"] == id.as_str();
+            (is_on && newest["bytes"].as_u64() > Some(100_000)).then_some(())
+        });
+        assert_eq!(call("DELETE", &path).status, 200);
+        let done = eventually("its end", || {
+            let newest = call("GET", "/api/v1/recordings").json()["recordings"][0].clone();
+            (newest["state"] == "done").then_some(newest)
+        });
+        let file = PathBuf::from(done["file"].as_str().expect("a file"));
+        let bytes = fs::metadata(&file).expect("a file").len();
+        assert_eq!(done["bytes"].as_u64(), Some(bytes), "{done}");
+        hook.wait("on_dvr");
+        let seen = frames(&hashes(Path::new("ffmpeg"), file.to_str().expect("a path"), &AVC).success());
+        assert!(seen[0].len() > 25 && seen[1].len() > 40, "{} {}", seen[0].len(), seen[1].len());
+    }
+    publisher.kill();
+    eventually("that nothing can be recorded", || (call("POST", &path).status == 404).then_some(()));
+}
+
+/// Old recordings are removed as `dvr_keep_size` says, never the newest, and no file that is none of them.
+#[test]
+fn old_recordings_are_removed() {
+    if !have("ffmpeg") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let live = directory.path().join("live");
+    fs::create_dir_all(&live).expect("a directory");
+    for other in ["other.txt", "s.mp4", "s.1.mp4.tmp"] {
+        fs::write(live.join(other), vec![0; 100_000]).expect("a file");
+    }
+    let hook = Hook::start(|_| Some("0".to_owned()));
+    let path = format!("dvr_path {}/[app]/[stream].[timestamp].mp4;", directory.path().display());
+    // 1.07 MB: of files of 90 kB each eleven.
+    let more = format!("{path} dvr_plan segment; dvr_duration 1; dvr_keep_size 0.001;");
+    let web = web(2, &more, &hook);
+    let publisher = publish_on(&avc_aac(), &web.server.url("/live/s"));
+    web.server.wait_for_log("an old recording is removed", 3);
+    publisher.kill();
+    let left = files(&live, ".mp4");
+    let bytes: u64 = left.iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum();
+    assert!((8..18).contains(&left.len()) && bytes < 1_500_000, "{left:?} {bytes}");
+    assert!(["other.txt", "s.mp4", "s.1.mp4.tmp"].iter().all(|other| live.join(other).exists()), "{left:?}");
 }

@@ -3,6 +3,8 @@
 mod figures;
 mod manner;
 pub(super) mod model;
+mod ours;
+mod recordings;
 
 use super::{
     Call, ClientId, ClientReport, Server, ShardReport, StreamReport, access, assets,
@@ -24,8 +26,8 @@ use bytes::Bytes;
 use hyper::{Method, StatusCode, header, http::request::Parts};
 use manner::Manner;
 use model::{
-    AllUrls, Client, Clients, Done, Figures, Hls, Kbps, OneClient, OneStream, OneVhost, Program, Programs, Raw, Shard,
-    Shards, Stream, Streams, Urls, Versions, Vhost, Vhosts,
+    AllUrls, Client, Clients, Done, Figures, Hls, Kbps, OneClient, OneStream, OneVhost, Programs, Raw, Shard, Shards,
+    Stream, Streams, Urls, Versions, Vhost, Vhosts,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -219,7 +221,8 @@ impl Api {
         let methods = match (name, id) {
             // Where it names no client, SRS finds none.
             ("clients", id) if id.is_some() || manner.method == Method::DELETE && !manner.statuses => Methods::Delete,
-            ("vhosts" | "streams" | "clients", _) | ("shards" | "programs", None) => Methods::Get,
+            ("recordings", Some(_)) => Methods::Change,
+            ("vhosts" | "streams" | "clients", _) | ("shards" | "programs" | "recordings", None) => Methods::Get,
             _ => Methods::Any,
         };
         if let Some(refusal) = refusal(manner, methods) {
@@ -245,7 +248,9 @@ impl Api {
             }
             ("tests", Some("redirects")) => redirect("/api/v1/tests/errors", query),
             ("shards", None) => ok(&Shards::new(ids, self.shard_list().await?)),
-            ("programs", None) => ok(&Programs::new(ids, self.programs().await.iter().map(Program::new).collect())),
+            ("programs", None) => {
+                ok(&Programs::new(ids, self.programs().await.iter().map(ours::Program::new).collect()))
+            }
             ("vhosts", None) => ok(&Vhosts::new(ids, self.vhosts(config).await?)),
             ("vhosts", Some(id)) => {
                 let found = self.vhosts(config).await?.into_iter().find(|vhost| vhost.id == id);
@@ -269,6 +274,7 @@ impl Api {
                 ok(&Clients::new(ids, clients.into_iter().map(Client::from).collect(), total))
             }
             ("clients", id) => self.client(caller, id.unwrap_or_default(), !manner.asks()).await?,
+            ("recordings", id) => self.recordings(caller, manner, query, id)?,
             ("raw", None) => self.raw(config, caller, query).await?,
             _ => return self.listing(manner, 2, false),
         })
@@ -468,6 +474,7 @@ enum Methods {
     /// SRS looks at no method here.
     Any,
     Delete,
+    Change,
 }
 
 /// The answer to a method that is not for a path.
@@ -476,11 +483,13 @@ fn refusal(manner: &Manner, methods: Methods) -> Option<Reply> {
         Methods::Get => false,
         Methods::Any => matches!(manner.method, Method::POST | Method::PUT),
         Methods::Delete => manner.method == Method::DELETE,
+        Methods::Change => matches!(manner.method, Method::POST | Method::PUT | Method::DELETE),
     };
     let allow = match methods {
         Methods::Get => "GET, HEAD",
         Methods::Any => "GET, HEAD, POST, PUT",
         Methods::Delete => "GET, HEAD, DELETE",
+        Methods::Change => "GET, HEAD, POST, PUT, DELETE",
     };
     (!fits && !manner.asks()).then(|| method_not_allowed(allow))
 }

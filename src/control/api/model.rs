@@ -1,11 +1,11 @@
 //! What the API says: SRS's JSON, and figures of ours beside.
 
-use crate::config::{Config, DEFAULT_VHOST};
+use super::ours::{Program, Recording};
 use crate::{
+    config::{Config, DEFAULT_VHOST},
     control::{
         AudioReport, ClientReport, ForwardReport, StreamReport, VideoReport, access::stable_id, stream_url, system,
     },
-    programs::Report,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
@@ -59,6 +59,8 @@ answers! {
     OneClient { client: Client, }
     /// Programs. Ours.
     Programs { programs: Vec<Program>, }
+    /// Recordings. Ours.
+    Recordings { recordings: Vec<Recording>, #[doc = "How many there are in all."] total: usize, }
     /// Shards. Ours.
     Shards { shards: Vec<Shard>, }
     /// What was asked for is done.
@@ -447,39 +449,6 @@ pub(in crate::control) struct Shard {
     pub(in crate::control) skips: u64,
     /// Bytes of media in its streams' logs, and in what is made of them.
     pub(in crate::control) media_bytes: u64,
-}
-
-/// A process that runs beside a stream, or feeds one. Ours.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::control) struct Program {
-    /// `exec`, `transcode` or `ingest`.
-    pub(in crate::control) kind: &'static str,
-    /// `vhost/app/stream`; of an ingest its vhost and name.
-    pub(in crate::control) stream: String,
-    /// The engine's, or the program.
-    pub(in crate::control) name: String,
-    /// `running`; `waiting` to be started again; `too_many` others run.
-    pub(in crate::control) state: &'static str,
-    /// The process's number; 0 if it does not run.
-    pub(in crate::control) pid: u32,
-    /// Times that it was started again.
-    pub(in crate::control) restarts: u64,
-    /// Why it last ended, or could not be started.
-    pub(in crate::control) error: String,
-}
-
-impl Program {
-    pub(super) fn new(report: &Report) -> Self {
-        Self {
-            kind: report.kind,
-            stream: report.stream.clone(),
-            name: report.name.clone(),
-            state: report.state.name(),
-            pid: report.pid,
-            restarts: report.restarts,
-            error: report.error.clone(),
-        }
-    }
 }
 
 #[cfg(test)]
