@@ -26,7 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("control", &["package", "programs", "proto", "sys", "config", "tls", "stats"]),
     ("core", &["package", "programs", "control", "mesh", "media", "proto", "sys", "config", "tls", "stats"]),
     ("endpoint", &["core", "package", "media", "proto", "config"]),
-    ("glue", &["endpoint", "core", "control", "programs", "mesh", "sys", "config", "stats"]),
+    ("glue", &["endpoint", "core", "control", "package", "programs", "mesh", "sys", "config", "stats"]),
 ];
 /// Of the shard, endpoints know its words alone.
 const PORT: &str = "core::port::";

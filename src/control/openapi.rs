@@ -106,6 +106,7 @@ ones! {
     get stream "/api/v1/streams/{id}" "One stream" OneStream;
     get client "/api/v1/clients/{id}" "One client" OneClient;
     delete kick "/api/v1/clients/{id}" "Disconnects a client" Done;
+    get recordings_of "/api/v1/recordings/{id}" "The recordings of a stream, by its id" Recordings;
     post record "/api/v1/recordings/{id}" "Has a stream recorded, by its id" Done;
     delete stop_recording "/api/v1/recordings/{id}" "Ends a stream's recording" Done;
 }
@@ -139,7 +140,8 @@ enum Rpc {
         `code` with status 200; the statuses here are for requests with `Accept: application/problem+json`."),
     paths(
         root, versions, summaries, rusages, self_proc_stats, system_proc_stats, meminfos, authors, features, requests,
-        tests_requests, vhosts, shards, programs, streams, clients, vhost, stream, client, kick, recordings, record, stop_recording,
+        tests_requests, vhosts, shards, programs, streams, clients, vhost, stream, client, kick, recordings, recordings_of,
+        record, stop_recording,
         raw
     ),
     security((), ("basic" = []), ("token" = [])),

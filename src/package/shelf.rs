@@ -170,13 +170,14 @@ struct Door {
     changed: Mutex<Vec<u64>>,
 }
 
+type Streams = HashMap<(Arc<str>, Kind), Arc<Shown>>;
 type Wake = Box<dyn Fn(usize) + Send + Sync>;
 
 /// See the module.
 #[derive(Default)]
 pub struct Shelf {
     rooms: [RwLock<HashMap<Box<str>, Item, FixedState>>; ROOMS],
-    streams: Mutex<HashMap<(Arc<str>, Kind), Arc<Shown>>>,
+    streams: Mutex<Streams>,
     visits: Mutex<HashMap<Box<str>, Arc<Visit>>>,
     doors: OnceLock<(Box<[Door]>, Wake)>,
     serial: AtomicU64,

@@ -4,7 +4,7 @@ use crate::{
     config::HttpApi,
     control::{
         content::Content,
-        reply::{Reply, Wrong, code, failure, json_text, wrong},
+        reply::{Reply, Wrong, code, failure, json_text, method_not_allowed, wrong},
     },
     proto::http::query_value,
 };
@@ -124,6 +124,33 @@ fn may_be_script(head: &Parts, api: &HttpApi) -> bool {
         (None, ..) => false,
     };
     is_own || (api.crossdomain && api.auth.is_none())
+}
+
+/// What one may do with a path.
+#[derive(Clone, Copy)]
+pub(super) enum Methods {
+    Get,
+    /// SRS looks at no method here.
+    Any,
+    Delete,
+    Change,
+}
+
+/// The answer to a method that is not for a path.
+pub(super) fn refusal(manner: &Manner, methods: Methods) -> Option<Reply> {
+    let fits = match methods {
+        Methods::Get => false,
+        Methods::Any => matches!(manner.method, Method::POST | Method::PUT),
+        Methods::Delete => manner.method == Method::DELETE,
+        Methods::Change => matches!(manner.method, Method::POST | Method::DELETE),
+    };
+    let allow = match methods {
+        Methods::Get => "GET, HEAD",
+        Methods::Any => "GET, HEAD, POST, PUT",
+        Methods::Delete => "GET, HEAD, DELETE",
+        Methods::Change => "GET, HEAD, POST, DELETE",
+    };
+    (!fits && !manner.asks()).then(|| method_not_allowed(allow))
 }
 
 #[cfg(test)]

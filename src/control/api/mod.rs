@@ -24,7 +24,7 @@ use crate::{
 use async_channel::Sender;
 use bytes::Bytes;
 use hyper::{Method, StatusCode, header, http::request::Parts};
-use manner::Manner;
+use manner::{Manner, Methods, refusal};
 use model::{
     AllUrls, Client, Clients, Done, Figures, Hls, Kbps, OneClient, OneStream, OneVhost, Programs, Raw, Shard, Shards,
     Stream, Streams, Urls, Versions, Vhost, Vhosts,
@@ -465,33 +465,6 @@ impl Api {
         self.metrics.replace(Some((Instant::now(), text.clone())));
         reply(StatusCode::OK, METRICS_TYPE, text)
     }
-}
-
-/// What one may do with a path.
-#[derive(Clone, Copy)]
-enum Methods {
-    Get,
-    /// SRS looks at no method here.
-    Any,
-    Delete,
-    Change,
-}
-
-/// The answer to a method that is not for a path.
-fn refusal(manner: &Manner, methods: Methods) -> Option<Reply> {
-    let fits = match methods {
-        Methods::Get => false,
-        Methods::Any => matches!(manner.method, Method::POST | Method::PUT),
-        Methods::Delete => manner.method == Method::DELETE,
-        Methods::Change => matches!(manner.method, Method::POST | Method::PUT | Method::DELETE),
-    };
-    let allow = match methods {
-        Methods::Get => "GET, HEAD",
-        Methods::Any => "GET, HEAD, POST, PUT",
-        Methods::Delete => "GET, HEAD, DELETE",
-        Methods::Change => "GET, HEAD, POST, PUT, DELETE",
-    };
-    (!fits && !manner.asks()).then(|| method_not_allowed(allow))
 }
 
 fn ok(answer: &impl Serialize) -> Reply {

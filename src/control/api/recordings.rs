@@ -29,6 +29,9 @@ impl Api {
             let all: Vec<Recording> = list.into_iter().map(Recording::from).collect();
             let wanted = |recording: &&Recording| id.is_none_or(|id| recording.stream == id);
             let total = all.iter().filter(wanted).count();
+            if let Some(id) = id.filter(|id| total == 0 && !streams.iter().any(|key| stable_id(key) == *id)) {
+                return Err(wrong(StatusCode::NOT_FOUND, code::NO_STREAM, format!("no such stream: {id}")));
+            }
             let page = all.iter().filter(wanted).skip(start).take(count).cloned().collect();
             return Ok(ok(&Recordings::new(ids, page, total)));
         };

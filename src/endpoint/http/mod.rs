@@ -309,16 +309,8 @@ impl Session for HttpSession {
         match (word, self.state) {
             (Word::Opened(_), State::Asked(wait_ms)) => self.state = State::Waiting(context.now_ms + wait_ms, false),
             (Word::Opened(_), State::Visiting) => self.allowed(context),
-            (Word::Changed, State::Awaiting(until_ms)) => {
-                if !self.grow(context) {
-                    self.answer(until_ms, context);
-                }
-            }
-            (Word::Sent, State::Sending) => {
-                if !self.grow(context) {
-                    self.end_answer(context);
-                }
-            }
+            (Word::Changed, State::Awaiting(until_ms)) => self.go_on(until_ms, context),
+            (Word::Sent, State::Sending) => self.sent(context),
             (Word::PlayRefused(_, why), _) => {
                 self.respond("403 Forbidden", why);
                 self.finish(context);

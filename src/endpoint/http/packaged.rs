@@ -74,12 +74,26 @@ impl HttpSession {
     }
 
     /// Answers the request at hand, if that can be by now.
-    pub(super) fn answer(&mut self, until_ms: u64, context: &Context<'_>) {
+    fn answer(&mut self, until_ms: u64, context: &Context<'_>) {
         let Some(asked) = &self.asked else { return };
         let Packaged { vhost, path, query, visit, .. } = &**asked;
         let asked = Asked { vhost, path, query, now_ms: context.now_ms, visit: visit.as_ref() };
         let answer = package::answer(context.shelf, &asked).unwrap_or(Answer::Gone);
         self.give(answer, until_ms, context);
+    }
+
+    /// What was waited for has changed.
+    pub(super) fn go_on(&mut self, until_ms: u64, context: &Context<'_>) {
+        if !self.grow(context) {
+            self.answer(until_ms, context);
+        }
+    }
+
+    /// What was given is sent.
+    pub(super) fn sent(&mut self, context: &Context<'_>) {
+        if !self.grow(context) {
+            self.end_answer(context);
+        }
     }
 
     /// The visit may be.
@@ -232,7 +246,7 @@ impl HttpSession {
     }
 
     /// Sends what has come of a segment that is being made, or waits for more; tells whether there is one.
-    pub(super) fn grow(&mut self, context: &Context<'_>) -> bool {
+    fn grow(&mut self, context: &Context<'_>) -> bool {
         let Some((growing, seen)) = &mut self.growing else { return false };
         let (chunks, version, over) = growing.after(*seen);
         *seen += chunks.len();
