@@ -83,8 +83,6 @@ pub(super) struct Connection<E: Endpoints> {
     pub(super) heard_ms: u64,
     /// What is to be sent behind what its session has said.
     pub(super) body: VecDeque<Bytes>,
-    /// It waits for a playlist to change.
-    pub(super) awaits: bool,
     pub(super) closing: Option<CloseReason>,
     /// To be closed as soon as everything is sent.
     pub(super) leaving: Option<CloseReason>,
@@ -132,7 +130,6 @@ impl<E: Endpoints> Connection<E> {
             armed_ms: u64::MAX,
             heard_ms: now_ms,
             body: VecDeque::new(),
-            awaits: false,
             closing: None,
             leaving: None,
             drained: None,

@@ -277,8 +277,8 @@ pub enum Word<'a> {
     Paused(Id, bool),
     /// All of a body is on its way.
     Sent,
-    /// The playlist that it waits for has changed.
-    Changed,
+    /// The playlist that it waits for has changed, by its number.
+    Changed(u64),
     /// The server drains: the peer may want to connect elsewhere.
     Drain,
 }

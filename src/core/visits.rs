@@ -31,8 +31,8 @@ const SEND_BYTES_MAX: usize = 256 << 10;
 pub(super) struct Visits {
     /// Connections, by their tokens, that wait for a playlist, by its number.
     waiting: HashMap<u64, Vec<u64>>,
-    /// Those who have waited, and are to be told.
-    woken: VecDeque<u64>,
+    /// Those who have waited, and are to be told of what.
+    woken: VecDeque<(u64, u64)>,
     /// That have begun here.
     here: Vec<Here>,
 }
@@ -120,10 +120,9 @@ impl<E: Endpoints> Shard<E> {
 
     /// A connection waits for a playlist to change.
     pub(super) fn await_change(&mut self, id: usize, connection: &mut Connection<E>, shown: &Shown, version: u64) {
-        connection.awaits = true;
         let token = connection.token(id);
         if shown.wait(self.relay.me(), version) {
-            self.visits.woken.push_back(token);
+            self.visits.woken.push_back((token, shown.id));
             self.wake();
         } else {
             self.visits.waiting.entry(shown.id).or_default().push(token);
@@ -133,18 +132,18 @@ impl<E: Endpoints> Shard<E> {
     /// Tells those who have waited, as far as a turn goes.
     pub(super) fn tell_of_changes(&mut self) {
         for shown in self.shared.shelf.take_changed(self.relay.me()) {
-            self.visits.woken.extend(self.visits.waiting.remove(&shown).into_iter().flatten());
+            let tokens = self.visits.waiting.remove(&shown).into_iter().flatten();
+            self.visits.woken.extend(tokens.map(|token| (token, shown)));
         }
         let mut budget = Budget::turn();
-        while let Some(token) = self.visits.woken.pop_front() {
+        while let Some((token, shown)) = self.visits.woken.pop_front() {
             let id = place(token);
-            let is_it = |connection: &&mut Box<Connection<E>>| connection.token(id) == token && connection.awaits;
+            let is_it = |connection: &&mut Box<Connection<E>>| connection.token(id) == token;
             let there = self.connections.get_mut(id).is_some_and(|place| place.as_mut().filter(is_it).is_some());
             let Some(mut connection) = self.connections.get_mut(id).filter(|_| there).and_then(Option::take) else {
                 continue;
             };
-            connection.awaits = false;
-            let outcome = self.tell_session(id, &mut connection, Word::Changed);
+            let outcome = self.tell_session(id, &mut connection, Word::Changed(shown));
             if let Outcome::Close(reason) = outcome {
                 connection.leaving.get_or_insert(reason);
             }

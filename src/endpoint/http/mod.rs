@@ -2,7 +2,9 @@
 //! of them. Anything else is the
 //! control plane's.
 
+mod answers;
 mod packaged;
+mod second;
 
 use crate::{
     config::{Config, Proxies, Vhost},
@@ -18,7 +20,8 @@ use crate::{
         },
     },
 };
-use packaged::Packaged;
+use answers::Packaged;
+use second::{Http2, PREFACE};
 use smallvec::SmallVec;
 use std::{fmt::Write, sync::Arc, time::SystemTime};
 
@@ -71,6 +74,8 @@ pub(crate) struct HttpSession {
     asked: Option<Box<Packaged>>,
     /// What it is answered while that is made, and how many chunks have been sent of it.
     growing: Option<(Arc<Growing>, usize)>,
+    /// The connection speaks HTTP/2.
+    second: Option<Box<Http2>>,
 }
 
 /// What a connection is at.
@@ -111,6 +116,7 @@ impl HttpSession {
             referer: String::new(),
             asked: None,
             growing: None,
+            second: None,
         }
     }
 
@@ -265,6 +271,10 @@ impl Session for HttpSession {
     type Sink = Wanted;
 
     fn receive(&mut self, input: &mut &[u8], context: &Context<'_>) -> Result<(), CloseReason> {
+        if let Some(second) = &mut self.second {
+            second.receive(input, context, &mut self.queue);
+            return Ok(());
+        }
         if self.input.is_empty() && !input.is_empty() && self.websocket.is_none() && !self.is_answering() {
             // A head must be whole in time from its first byte on.
             self.heard_ms = context.now_ms;
@@ -274,6 +284,14 @@ impl Session for HttpSession {
         }
         self.input.extend_from_slice(std::mem::take(input));
         match self.state {
+            State::Head if !self.requested && self.input.starts_with(PREFACE) => {
+                let (mut second, came) = (Http2::new(context), std::mem::take(&mut self.input));
+                second.receive(&mut &came[..], context, &mut self.queue);
+                self.second = Some(Box::new(second));
+                Ok(())
+            }
+            // The beginning of that, perhaps.
+            State::Head if !self.requested && PREFACE.starts_with(&self.input) => Ok(()),
             State::Head if self.queue.is_empty() => {
                 if let Err(error) = self.next_request(context) {
                     self.keep_alive = false;
@@ -306,10 +324,13 @@ impl Session for HttpSession {
     }
 
     fn told(&mut self, word: Word<'_>, context: &Context<'_>) {
+        if let Some(second) = &mut self.second {
+            return second.told(word, context, &mut self.queue);
+        }
         match (word, self.state) {
             (Word::Opened(_), State::Asked(wait_ms)) => self.state = State::Waiting(context.now_ms + wait_ms, false),
             (Word::Opened(_), State::Visiting) => self.allowed(context),
-            (Word::Changed, State::Awaiting(until_ms)) => self.go_on(until_ms, context),
+            (Word::Changed(_), State::Awaiting(until_ms)) => self.go_on(until_ms, context),
             (Word::Sent, State::Sending) => self.sent(context),
             (Word::PlayRefused(_, why), _) => {
                 self.respond("403 Forbidden", why);
@@ -335,15 +356,21 @@ impl Session for HttpSession {
     }
 
     fn is_answering(&self) -> bool {
-        matches!(self.state, State::Visiting | State::Awaiting(_) | State::Sending)
+        match &self.second {
+            Some(second) => second.is_full(),
+            None => matches!(self.state, State::Visiting | State::Awaiting(_) | State::Sending),
+        }
     }
 
     fn has_input(&self) -> bool {
-        !self.input.is_empty()
+        !self.input.is_empty() || self.second.as_ref().is_some_and(|second| second.is_full())
     }
 
     fn take_output(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.output)
+        match &mut self.second {
+            Some(second) => second.last_words(),
+            None => std::mem::take(&mut self.output),
+        }
     }
 
     fn output_len(&self) -> usize {
@@ -351,6 +378,9 @@ impl Session for HttpSession {
     }
 
     fn deadline(&self, busy: bool) -> Option<u64> {
+        if let Some(second) = &self.second {
+            return second.deadline();
+        }
         let waits_ms = match self.state {
             State::Waiting(until_ms, false) => Some(until_ms),
             State::Waiting(until_ms, true) => Some(until_ms + IO_MS_MAX),
@@ -362,6 +392,9 @@ impl Session for HttpSession {
     }
 
     fn timeout(&mut self, busy: bool, context: &Context<'_>) -> Option<CloseReason> {
+        if let Some(second) = &mut self.second {
+            return second.timeout(context, &mut self.queue);
+        }
         if self.ping_ms().is_some_and(|ping_ms| ping_ms <= context.now_ms) {
             self.pinged = true;
             self.output.extend_from_slice(&websocket::ping());

@@ -174,7 +174,7 @@ impl Session for RtmpSession {
             }
             Word::Paused(msid, paused) => self.rtmp.notify_pause(msid, paused),
             Word::Drain => self.rtmp.request_reconnect(),
-            Word::Waits(..) | Word::Sent | Word::Changed => {}
+            Word::Waits(..) | Word::Sent | Word::Changed(_) => {}
         }
     }
 
