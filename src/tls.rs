@@ -120,6 +120,13 @@ impl Acceptor {
         Ok(Self(Arc::new(config)))
     }
 
+    /// The same, with HTTP/2 offered to clients (RFC 9113 §3.2).
+    pub fn with_http2(&self) -> Self {
+        let mut config = ServerConfig::clone(&self.0);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self(Arc::new(config))
+    }
+
     /// A session for a fresh connection.
     ///
     /// # Errors

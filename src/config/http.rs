@@ -20,6 +20,8 @@ pub struct HttpServer {
     pub crossdomain: bool,
     /// For the endpoints with TLS.
     pub tls: Option<tls::Acceptor>,
+    /// Whether HTTP/2 is offered there. Ours: `http2`.
+    pub http2: bool,
 }
 
 impl HttpServer {

@@ -78,7 +78,7 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
         endpoints.extend(list.iter().cloned());
     }
     check_proxies(loader, &endpoints, &trusted_proxies);
-    let (http, api, exporter, rtmps) = (http.0, api.0, exporter.0, rtmps.0);
+    let (mut http, api, exporter, rtmps) = (http.0, api.0, exporter.0, rtmps.0);
     if listen.is_empty() && rtmps.listen.is_empty() && loader.faults.is_empty() {
         let file = loader.sources.0.first().map_or("environment", |source| &source.name);
         let fault = Fault::nowhere(format!("{file}: no `listen` directive, so nobody could connect"));
@@ -87,6 +87,9 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
     let mut vhosts = load_vhosts(loader, &vhosts, chunk_size);
     if vhosts.is_empty() {
         vhosts.push(Arc::new(load_vhost(loader, DEFAULT_VHOST, Vec::new(), chunk_size)));
+    }
+    if http.http2 && vhosts.iter().any(|vhost| vhost.is_packaged()) {
+        http.tls = http.tls.map(|acceptor| acceptor.with_http2());
     }
     let listen = listen.into_iter().map(|(listen, _)| listen).collect();
     Config {

@@ -104,6 +104,8 @@ known! {
         "listen" Addresses, "8088", Now, "Where; as listen at the top level.";
         "key" Path, "./conf/server.key", NextConnection, "The private key, PEM. Read again at every reload.";
         "cert" Path, "./conf/server.crt", NextConnection, "The certificate and its chain, PEM. Read again at every reload.";
+        "http2" Flag, "on", NextConnection,
+            "Ours. Whether HTTP/2 is offered where a vhost has hls or dash: for playlists and segments; who asks for anything else is told to take HTTP/1.1.";
     }
     HttpApi {
         "enabled" Flag, "off", Now, "Whether to serve the HTTP API. On http_server's port too, if both listen there.";

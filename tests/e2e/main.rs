@@ -29,6 +29,7 @@ mod holes_websocket;
 mod hook_crowd;
 mod hook_fields;
 mod hooks;
+mod http2;
 mod http_bad;
 mod http_flv;
 mod http_static;

@@ -13,12 +13,19 @@ const { Parser } = require("m3u8-parser");
 
 const browser = await puppeteer.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required", "--disable-dev-shm-usage"],
+  args: ["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required", "--disable-dev-shm-usage", "--ignore-certificate-errors"],
 });
 
 try {
   const page = await browser.newPage();
   await page.setBypassCSP(true);
+  // How the playlist and what it names come.
+  const protocols = new Set();
+  const network = await page.createCDPSession();
+  await network.send("Network.enable");
+  network.on("Network.responseReceived", ({ response }) => {
+    if (response.url.startsWith(new URL(playlist).origin)) protocols.add(response.protocol);
+  });
   await page.goto(url, { waitUntil: "load" });
   await page.addScriptTag({ path: require.resolve("hls.js/dist/hls.min.js") });
   await page.evaluate((playlist) => {
@@ -47,7 +54,7 @@ try {
   parser.end();
   const { targetDuration, mediaSequence, segments } = parser.manifest;
   const read = { targetDuration, mediaSequence, durations: segments.map((segment) => segment.duration ?? 0) };
-  console.log(JSON.stringify({ before, after, read }));
+  console.log(JSON.stringify({ before, after, read, protocols: [...protocols] }));
 } finally {
   await browser.close();
 }

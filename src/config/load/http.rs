@@ -57,14 +57,15 @@ fn load_server(loader: &mut Loader, block: Vec<Directive>) -> WithEndpoints<Http
     let crossdomain = section.flag("crossdomain");
     let https = section.block("https").unwrap_or_default();
     section.finish();
-    let https = Section::new(Block::HttpServerHttps, https, loader);
+    let mut https = Section::new(Block::HttpServerHttps, https, loader);
+    let http2 = https.flag("http2");
     let (tls_listen, tls) = load_https(https, enabled, Service::Http, Ipv4Addr::UNSPECIFIED);
     loader.explained.push(Line::Close);
     listen.extend(tls_listen);
     if !enabled {
         return (HttpServer::default(), Vec::new());
     }
-    (HttpServer { listen: endpoints(&listen), dir, crossdomain, tls }, listen)
+    (HttpServer { listen: endpoints(&listen), dir, crossdomain, tls, http2 }, listen)
 }
 
 fn load_https(

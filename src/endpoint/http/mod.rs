@@ -5,6 +5,7 @@
 mod answers;
 mod packaged;
 mod second;
+mod talk;
 
 use crate::{
     config::{Config, Proxies, Vhost},
@@ -15,8 +16,7 @@ use crate::{
         http::{
             HEAD_BYTES_MAX, Head, HeadError,
             live::{Format, Framing, Response},
-            plain_response,
-            websocket::{self, Said, WebSocketError},
+            plain_response, websocket,
         },
     },
 };
@@ -208,48 +208,6 @@ impl HttpSession {
         let date = httpdate::fmt_http_date(SystemTime::now());
         let origins = origins(self.crossdomain);
         self.output.extend_from_slice(&plain_response(status, text, self.keep_alive, &date, origins));
-    }
-
-    /// A WebSocket's client has said something. Only once the connection is one: what is said before waits.
-    fn receive_frames(&mut self, now_ms: u64) {
-        let Some(reader) = &mut self.websocket else { return };
-        let mut rest = &self.input[..];
-        let ended: Option<Result<(), WebSocketError>> = loop {
-            match reader.read(&mut rest) {
-                Ok(None) => break None,
-                Ok(Some(said)) => {
-                    self.heard_ms = now_ms;
-                    self.pinged = false;
-                    match said {
-                        Said::Ping(payload) => self.output.extend_from_slice(&websocket::pong(&payload)),
-                        Said::Pong | Said::Data => {}
-                        Said::Close => break Some(Ok(())),
-                    }
-                }
-                Err(error) => break Some(Err(error)),
-            }
-        };
-        let left = rest.len();
-        self.position += (self.input.len() - left) as u64;
-        self.input.drain(..self.input.len() - left);
-        // A close frame would stand in the middle of a message only if a send could end there: none does.
-        match ended {
-            None => {}
-            Some(Ok(())) => {
-                self.output.extend_from_slice(&websocket::close(1000));
-                self.queue.push(Output::Leave(CloseReason::PeerClosed));
-            }
-            Some(Err(error)) => {
-                self.output.extend_from_slice(&websocket::close(error.code()));
-                self.queue.push(Output::Leave(CloseReason::Protocol(error.to_string())));
-            }
-        }
-    }
-
-    /// When a ping is due, if one is.
-    fn ping_ms(&self) -> Option<u64> {
-        let silent = self.websocket.is_some() && matches!(self.state, State::Playing(_)) && !self.pinged;
-        silent.then_some(self.heard_ms + PING_AFTER_MS)
     }
 
     /// When the peer is late, and what that is called.

@@ -211,7 +211,15 @@ impl Http2 {
                     connection.graceful_shutdown();
                 }
             }
-            _ => return,
+            Word::Connected
+            | Word::Published(_)
+            | Word::PublishRefused(..)
+            | Word::Playing(_)
+            | Word::Waits(..)
+            | Word::Started(..)
+            | Word::Ended(_)
+            | Word::Finished(_)
+            | Word::Paused(..) => return,
         }
         self.drive(context, queue);
     }
