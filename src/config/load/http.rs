@@ -57,9 +57,8 @@ fn load_server(loader: &mut Loader, block: Vec<Directive>) -> WithEndpoints<Http
     let crossdomain = section.flag("crossdomain");
     let https = section.block("https").unwrap_or_default();
     section.finish();
-    let mut https = Section::new(Block::HttpServerHttps, https, loader);
-    let http2 = https.flag("http2");
-    let (tls_listen, tls) = load_https(https, enabled, Service::Http, Ipv4Addr::UNSPECIFIED);
+    let https = Section::new(Block::HttpServerHttps, https, loader);
+    let (tls_listen, tls, http2) = load_https(https, enabled, Service::Http, Ipv4Addr::UNSPECIFIED);
     loader.explained.push(Line::Close);
     listen.extend(tls_listen);
     if !enabled {
@@ -73,14 +72,15 @@ fn load_https(
     outer: bool,
     service: Service,
     host: Ipv4Addr,
-) -> (Vec<(Listen, Word)>, Option<tls::Acceptor>) {
+) -> (Vec<(Listen, Word)>, Option<tls::Acceptor>, bool) {
     section.loader.explained.push(Line::Open("https".to_owned()));
     let (enabled, word) = section.flag_at("enabled");
     let listen = section.listen(service, true, host);
     let (_, _, tls) = load_tls(&mut section, outer && enabled, word.as_ref());
+    let http2 = service == Service::Http && section.flag("http2");
     section.loader.explained.push(Line::Close);
     section.finish();
-    if enabled { (listen, tls) } else { (Vec::new(), None) }
+    if enabled { (listen, tls, http2) } else { (Vec::new(), None, false) }
 }
 
 fn load_api(loader: &mut Loader, block: Vec<Directive>) -> WithEndpoints<HttpApi> {
@@ -99,7 +99,7 @@ fn load_api(loader: &mut Loader, block: Vec<Directive>) -> WithEndpoints<HttpApi
     section.finish();
     loader.explained.push(Line::Close);
     let https = Section::new(Block::HttpApiHttps, https, loader);
-    let (tls_listen, tls) = load_https(https, enabled, Service::Api, Ipv4Addr::UNSPECIFIED);
+    let (tls_listen, tls, _) = load_https(https, enabled, Service::Api, Ipv4Addr::UNSPECIFIED);
     loader.explained.push(Line::Close);
     listen.extend(tls_listen);
     if !enabled {

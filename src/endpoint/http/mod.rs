@@ -4,6 +4,7 @@
 
 mod answers;
 mod packaged;
+mod pipe;
 mod second;
 mod talk;
 

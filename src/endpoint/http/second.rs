@@ -4,6 +4,7 @@
 use super::{
     Wanted,
     answers::{AWAIT_MS_MAX, Body, Packaged, Reply, Step},
+    pipe::Pipe,
 };
 use crate::{
     core::port::{CloseReason, Context, HANDSHAKE_MS_MAX, Id, Output, Word},
@@ -18,20 +19,18 @@ use h2::{
 use smallvec::SmallVec;
 use std::{
     collections::VecDeque,
-    fmt, io, mem,
+    fmt, mem,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context as Poller, Poll, Waker},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What a client begins with (§3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Requests at a time.
 const STREAMS_MAX: u32 = 128;
-/// Bytes that wait to be understood, and to be sent.
+/// Bytes that wait to be understood.
 const INPUT_BYTES_MAX: usize = 64 << 10;
-const OUTPUT_BYTES_MAX: usize = 128 << 10;
 /// Of a stream, within the library.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Header fields of a request.
@@ -54,56 +53,6 @@ const FIELDS: [&str; 9] = [
 ];
 
 type Queue = SmallVec<[Output<Wanted>; 1]>;
-
-/// What lies between the library and the shard.
-#[derive(Debug, Default)]
-struct Buffers {
-    input: Vec<u8>,
-    output: Vec<u8>,
-}
-
-/// The library's end of it.
-#[derive(Clone, Debug, Default)]
-struct Pipe(Arc<Mutex<Buffers>>);
-
-impl Pipe {
-    fn lock(&self) -> MutexGuard<'_, Buffers> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl AsyncRead for Pipe {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Poller<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut buffers = self.lock();
-        let count = buffers.input.len().min(out.remaining());
-        if count == 0 {
-            return Poll::Pending;
-        }
-        out.put_slice(&buffers.input[..count]);
-        buffers.input.drain(..count);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Pipe {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Poller<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut buffers = self.lock();
-        let count = bytes.len().min(OUTPUT_BYTES_MAX.saturating_sub(buffers.output.len()));
-        if count == 0 && !bytes.is_empty() {
-            return Poll::Pending;
-        }
-        buffers.output.extend_from_slice(&bytes[..count]);
-        Poll::Ready(Ok(count))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Poller<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Poller<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
 
 enum Stage {
     Shaking(Handshake<Pipe, Bytes>),
