@@ -3,6 +3,7 @@
 //! A target fails by a panic. Every target asserts what its decoder promises: see `tests/README.md`.
 
 pub mod conversation;
+pub mod stream;
 
 use cap::Cap;
 use corecast::proto::rtmp::chunk_reader::{CHUNK_STREAM_BYTES, Limits};

@@ -12,7 +12,7 @@ use corecast::{
         ts::{PACKET_BYTES, put_preamble},
     },
 };
-use corecast_fuzz::{conversation, seeds};
+use corecast_fuzz::{conversation, seeds, stream::tags};
 use libfuzzer_sys::fuzz_target;
 use std::collections::HashMap;
 
@@ -66,19 +66,6 @@ fuzz_target!(init: seeds(streams), |data: &[u8]| {
         check(&skipped);
     }
 });
-
-/// Kind, a step of time, a length, and a body each.
-fn tags(mut data: &[u8]) -> Vec<Tag> {
-    let mut tags = Vec::new();
-    while let Some((&[kind, step, high, low], rest)) = data.split_first_chunk() {
-        let (body, rest) = rest.split_at(usize::from(u16::from_be_bytes([high & 3, low])).min(rest.len()));
-        let timestamp = if step == 0xFF { u32::MAX } else { u32::from(step) << (kind >> 4) };
-        let kind = TagKind::ALL[usize::from(kind % 3)];
-        tags.push(Tag { kind, timestamp, body: Bytes::copy_from_slice(body) });
-        data = rest;
-    }
-    tags
-}
 
 /// ISO 13818-1 §2.4.3.3: payloads count, and only a discontinuity may jump.
 fn check(stream: &[u8]) {
