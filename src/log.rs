@@ -47,7 +47,9 @@ impl Logging {
         };
         let named = std::env::var("RUST_LOG").ok().filter(|named| !named.is_empty());
         let levels = named.and_then(|named| named.parse().ok());
-        let levels = levels.unwrap_or_else(|| Targets::new().with_default(all).with_target("corecast", ours));
+        let levels = levels.unwrap_or_else(|| {
+            Targets::new().with_default(all).with_target("corecast", ours).with_target("h2", Level::WARN)
+        });
         tracing_subscriber::registry()
             .with(levels)
             .with(fmt::layer().fmt_fields(SafeFields).with_writer(writer))

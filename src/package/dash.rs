@@ -150,7 +150,8 @@ impl DashPackager {
         kept.next_period += 1;
         // When its first frame came, which is what the clock of players goes by.
         let took_ms = u64::try_from(self.cutter.end_ms() - start_ms).unwrap_or(0);
-        let at_ms = (self.since_1970_ms + self.now_ms).saturating_sub(took_ms);
+        // A period never begins before the end of the one before: that would be cut off.
+        let at_ms = (self.since_1970_ms + self.now_ms).saturating_sub(took_ms).max(kept.end_ms);
         if kept.epoch_ms == 0 {
             kept.epoch_ms = at_ms;
         }
@@ -275,6 +276,10 @@ impl DashPackager {
             if let Some(growing) = growing {
                 growing.end();
             }
+            if let Some(track) = period.tracks.iter().find(|track| track.track == piece.track) {
+                let since = (piece.start + piece.duration).saturating_sub(track.start);
+                kept.end_ms = kept.end_ms.max(period.at_ms + since * 1000 / u64::from(track.timescale));
+            }
             segment.pieces.push(piece);
         }
         if segment.pieces.is_empty() {
@@ -286,15 +291,15 @@ impl DashPackager {
         self.show(&kept);
         if let Some(file) = &kept.file {
             let now = timestamp(self.since_1970_ms + self.now_ms);
-            let text = self.text(&kept, &[]).replace(MARK, "").replace(NOW, &now);
+            let text = self.text(&kept, None, &[]).replace(MARK, "").replace(NOW, &now);
             self.writer.put(file.clone(), vec![text.into()]);
         }
     }
 
-    fn text(&self, kept: &Kept, open: &[Piece]) -> String {
+    fn text(&self, kept: &Kept, part_ms: Option<u64>, open: &[Piece]) -> String {
         let now_ms = self.since_1970_ms + self.now_ms;
         let open = self.period.as_ref().filter(|_| !open.is_empty()).map(|period| (period, open));
-        mpd::text(kept, &self.dash, open, now_ms)
+        mpd::text(kept, &self.dash, part_ms, open, now_ms)
     }
 
     /// Shows the MPD as it is now. For low latency it has the segment that is being made, and the next one, as long as the one
@@ -314,7 +319,7 @@ impl DashPackager {
         if kept.segments.is_empty() && coming.is_empty() {
             return;
         }
-        let (text, since_1970_ms) = (self.text(kept, &coming), self.since_1970_ms);
+        let (text, since_1970_ms) = (self.text(kept, self.dash.part_ms, &coming), self.since_1970_ms);
         self.shelf.show(&self.shown, Window { text, since_1970_ms, ..Window::default() });
     }
 

@@ -106,6 +106,9 @@ impl Intake {
         if !is_video && self.audio.is_none() && entry.info.codec.and_then(|codec| codec.fourcc()) == Some(*b".mp3") {
             self.set_track(TagKind::Audio, Track::mp3(entry.info.payload(&entry.tag.body)));
         }
+        if let Some(track) = self.video.as_ref().filter(|_| is_video).and_then(|track| track.resized(entry)) {
+            self.set_track(TagKind::Video, Some(track));
+        }
         let Some((held, bytes)) = &mut self.held else { return smallvec![entry.clone()] };
         held.push(entry.clone());
         *bytes += entry.bytes();

@@ -144,8 +144,10 @@ pub(super) struct Kept {
     /// When the publish ended, in ms of the process's clock.
     pub(super) ended_ms: u64,
     pub(super) target_ms: u64,
-    /// Of DASH: availabilityStartTime in ms since 1970, the next period, and the next segment of each track.
+    /// Of DASH: availabilityStartTime and the end of what there is, in ms since 1970, the next period, and the next segment of each
+    /// track.
     pub(super) epoch_ms: u64,
+    pub(super) end_ms: u64,
     pub(super) next_period: u64,
     pub(super) numbers: [u64; 2],
 }

@@ -23,8 +23,14 @@ fn duration(ms: u64) -> String {
 /// A period, and those of its segments that are listed.
 type Listed<'a> = (&'a Arc<Period>, Vec<&'a Piece>);
 
-/// The MPD, with the segments that are being made, if they can be had.
-pub(super) fn text(kept: &Kept, dash: &Dash, open: Option<(&Arc<Period>, &[Piece])>, now_ms: u64) -> String {
+/// The MPD; for low latency where there are parts of a length in ms, with the segments that are being made.
+pub(super) fn text(
+    kept: &Kept,
+    dash: &Dash,
+    part_ms: Option<u64>,
+    open: Option<(&Arc<Period>, &[Piece])>,
+    now_ms: u64,
+) -> String {
     let mut periods: Vec<Listed<'_>> = Vec::new();
     let whole = kept.segments.iter().filter_map(|segment| Some((segment.period.as_ref()?, &segment.pieces[..])));
     for (period, pieces) in whole.chain(open) {
@@ -35,10 +41,10 @@ pub(super) fn text(kept: &Kept, dash: &Dash, open: Option<(&Arc<Period>, &[Piece
     }
     let longest_ms = kept.segments.iter().map(|segment| segment.duration_ms).max().unwrap_or(0).max(dash.fragment_ms);
     let all_ms: u64 = kept.segments.iter().map(|segment| segment.duration_ms).sum();
-    let delay_ms = dash.part_ms.map_or(DELAY_SEGMENTS * longest_ms, |part_ms| DELAY_CHUNKS * part_ms);
+    let delay_ms = part_ms.map_or(DELAY_SEGMENTS * longest_ms, |part_ms| DELAY_CHUNKS * part_ms);
     let mut out = Writer::new_with_indent(Vec::with_capacity(4096), b' ', 2);
     let profiles = "urn:mpeg:dash:profile:isoff-live:2011,http://dashif.org/guidelines/dash-if-simple";
-    let update_ms = if dash.part_ms.is_some() { dash.update_ms.min(longest_ms / 2) } else { dash.update_ms };
+    let update_ms = if part_ms.is_some() { dash.update_ms.min(longest_ms / 2) } else { dash.update_ms };
     let mpd = out
         .create_element("MPD")
         .with_attribute(("xmlns", "urn:mpeg:dash:schema:mpd:2011"))
@@ -47,12 +53,13 @@ pub(super) fn text(kept: &Kept, dash: &Dash, open: Option<(&Arc<Period>, &[Piece
         .with_attribute(("availabilityStartTime", timestamp(kept.epoch_ms).as_str()))
         .with_attribute(("publishTime", timestamp(now_ms).as_str()))
         .with_attribute(("minimumUpdatePeriod", duration(update_ms).as_str()))
-        .with_attribute(("minBufferTime", duration(dash.part_ms.unwrap_or(longest_ms).max(500)).as_str()))
+        .with_attribute(("minBufferTime", duration(part_ms.unwrap_or(longest_ms).max(500)).as_str()))
         .with_attribute(("timeShiftBufferDepth", duration(all_ms.max(longest_ms)).as_str()))
         .with_attribute(("suggestedPresentationDelay", duration(delay_ms).as_str()))
         .with_attribute(("maxSegmentDuration", duration(longest_ms + 500).as_str()));
+    let early = part_ms.map(|part_ms| dash.fragment_ms.saturating_sub(part_ms));
     let written = mpd.write_inner_content(|out| {
-        if dash.part_ms.is_some() {
+        if part_ms.is_some() {
             out.create_element("ServiceDescription").with_attribute(("id", "0")).write_inner_content(|out| {
                 let latency = out.create_element("Latency");
                 let latency = latency.with_attribute(("target", delay_ms.to_string().as_str()));
@@ -63,7 +70,7 @@ pub(super) fn text(kept: &Kept, dash: &Dash, open: Option<(&Arc<Period>, &[Piece
             })?;
         }
         for (period, pieces) in &periods {
-            put_period(kept, dash, period, pieces, out)?;
+            put_period(kept, early, period, pieces, out)?;
         }
         put_clock(out)
     });
@@ -84,9 +91,10 @@ fn put_clock(out: &mut Writer<Vec<u8>>) -> io::Result<()> {
     Ok(())
 }
 
+/// `early` is how much earlier than whole a segment can be had, in ms, for low latency.
 fn put_period(
     kept: &Kept,
-    dash: &Dash,
+    early: Option<u64>,
     period: &Period,
     pieces: &[&Piece],
     out: &mut Writer<Vec<u8>>,
@@ -97,7 +105,7 @@ fn put_period(
         for track in &period.tracks {
             let of_track: Vec<&Piece> = pieces.iter().copied().filter(|piece| piece.track == track.track).collect();
             if let Some(first) = of_track.first() {
-                put_track(dash, period, track, first.number, &of_track, out)?;
+                put_track(early, period, track, first.number, &of_track, out)?;
             }
         }
         Ok(())
@@ -106,7 +114,7 @@ fn put_period(
 }
 
 fn put_track(
-    dash: &Dash,
+    early: Option<u64>,
     period: &Period,
     track: &PeriodTrack,
     first: u64,
@@ -124,7 +132,7 @@ fn put_track(
         .with_attribute(("segmentAlignment", "true"))
         .with_attribute(("startWithSAP", "1"));
     set.write_inner_content(|out| {
-        if dash.part_ms.is_some() {
+        if early.is_some() {
             // What stood on the wall when the period's first frame came.
             let element =
                 out.create_element("ProducerReferenceTime").with_attribute(("id", track.track.to_string().as_str()));
@@ -150,7 +158,7 @@ fn put_track(
                 let element = out.create_element("AudioChannelConfiguration").with_attribute(scheme);
                 element.with_attribute(("value", channels.to_string().as_str())).write_empty()?;
             }
-            put_template(dash, track, first, pieces, out)
+            put_template(early, track, first, pieces, out)
         })?;
         Ok(())
     })?;
@@ -158,7 +166,7 @@ fn put_track(
 }
 
 fn put_template(
-    dash: &Dash,
+    early: Option<u64>,
     track: &PeriodTrack,
     first: u64,
     pieces: &[&Piece],
@@ -171,7 +179,7 @@ fn put_template(
         .with_attribute(("initialization", format!("{}{MARK}", track.map.uri).as_str()))
         .with_attribute(("media", format!("{}$Number$.m4s{MARK}", track.media).as_str()))
         .with_attribute(("startNumber", first.to_string().as_str()));
-    let early = dash.part_ms.map(|part_ms| dash.fragment_ms.saturating_sub(part_ms)).filter(|early_ms| *early_ms > 0);
+    let early = early.filter(|early_ms| *early_ms > 0);
     let early = early.map(|early_ms| format!("{}.{:03}", early_ms / 1000, early_ms % 1000));
     let early = early
         .iter()

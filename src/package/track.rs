@@ -34,6 +34,8 @@ pub(super) struct Track {
     pub(super) timescale: u32,
     /// How units of NAL stand in its frames.
     setup: Option<Setup>,
+    /// How long each frame of sound lasts, in units of its time, where the header says so.
+    block: Option<u32>,
 }
 
 impl Track {
@@ -61,20 +63,38 @@ impl Track {
             }
             b"hvc1" if record.first() == Some(&1) => (*b"hvcC", record.to_vec(), hevc_codecs(record)?),
             b"av01" if record.first() == Some(&0x81) => (*b"av1C", record.to_vec(), av1_codecs(record)?),
+            b"vp09" => (*b"vpcC", vp9_record(record)?, vp9_codecs(record)?),
             _ => return None,
         };
         if Coded::of(fourcc).is_some() && setup.is_none() {
             return None;
         }
-        let picture = codec::read_sequence_header(body, false).ok().flatten()?;
         let side = |pixels: u32| u16::try_from(pixels).unwrap_or(u16::MAX);
-        let size = (side(picture.width), side(picture.height));
+        let size = match codec::read_sequence_header(body, false).ok().flatten() {
+            Some(picture) => (side(picture.width), side(picture.height)),
+            // Its keyframes say it.
+            None if &fourcc == b"vp09" => (0, 0),
+            None => return None,
+        };
         let coding = Coding::Video { entry: fourcc, record: (name, record.into()), size };
-        Some(Self { fourcc, codecs, coding, timescale: VIDEO_TIMESCALE, setup })
+        Some(Self { fourcc, codecs, coding, timescale: VIDEO_TIMESCALE, setup, block: None })
     }
 
     fn audio(fourcc: [u8; 4], record: &[u8]) -> Option<Self> {
+        let mut block = None;
         let (coding, codecs, timescale) = match &fourcc {
+            b"fLaC" => {
+                // Its marker and the block's head may stand before (E-RTMP), or not (ffmpeg).
+                let info = record.strip_prefix(b"fLaC").and_then(|rest| rest.get(4..)).unwrap_or(record).get(..34)?;
+                let (least, most) = (u16::from_be_bytes([info[0], info[1]]), u16::from_be_bytes([info[2], info[3]]));
+                block = Some(u32::from(most)).filter(|_| least == most && most > 0);
+                let rate = u32::from_be_bytes([0, info[10], info[11], info[12]]) >> 4;
+                let channels = u16::from(info[12] >> 1 & 7) + 1;
+                // FLAC in ISOBMFF §3.3.2: one block, the last.
+                let record = (*b"dfLa", [&[0, 0, 0, 0, 0x80, 0, 0, 34], info].concat().into());
+                let rate = Some(rate).filter(|rate| *rate > 0)?;
+                (Coding::Audio { entry: *b"fLaC", record, channels, rate }, "fLaC".to_owned(), rate)
+            }
             b"mp4a" => {
                 let &[first, second] = record.first_chunk()?;
                 let word = u16::from_be_bytes([first, second]);
@@ -97,7 +117,18 @@ impl Track {
             }
             _ => return None,
         };
-        Some(Self { fourcc, codecs, coding, timescale, setup: None })
+        Some(Self { fourcc, codecs, coding, timescale, setup: None, block })
+    }
+
+    /// The same track with the size of a keyframe, where its header has none; `None` if nothing differs.
+    pub(super) fn resized(&self, entry: &Entry) -> Option<Self> {
+        let is_key = &self.fourcc == b"vp09" && entry.info.class == Class::Keyframe;
+        let found = is_key.then(|| vp9_size(entry.info.payload(&entry.tag.body))).flatten()?;
+        let mut track = self.clone();
+        if let Coding::Video { size, .. } = &mut track.coding {
+            *size = found;
+        }
+        (track != *self).then_some(track)
     }
 
     /// MP3, which has no sequence header: by a frame's own (ISO 11172-3 §2.4.1.3).
@@ -113,7 +144,14 @@ impl Track {
         let channels = if fourth >> 6 == 3 { 1 } else { 2 };
         let record = (*b"esds", mp4::elementary_stream(0x6B, &[]).into());
         let coding = Coding::Audio { entry: *b"mp4a", record, channels, rate };
-        Some(Self { fourcc: *b".mp3", codecs: "mp4a.40.34".to_owned(), coding, timescale: rate, setup: None })
+        Some(Self {
+            fourcc: *b".mp3",
+            codecs: "mp4a.40.34".to_owned(),
+            coding,
+            timescale: rate,
+            setup: None,
+            block: None,
+        })
     }
 
     /// As a file's header has it.
@@ -147,6 +185,7 @@ impl Track {
     /// How long a frame of sound lasts, in the track's units; `None` where its bytes do not say.
     fn frame_length(&self, frame: &[u8]) -> Option<u32> {
         match &self.fourcc {
+            b"fLaC" => self.block,
             b"mp4a" => Some(1024),
             b".mp3" => Some(if self.timescale >= 32_000 { 1152 } else { 576 }),
             b"Opus" => {
@@ -232,6 +271,60 @@ fn av1_codecs(record: &[u8]) -> Option<String> {
     Some(format!("av01.{profile}.{level:02}{tier}.{depth:02}"))
 }
 
+/// VP9 in ISOBMFF §2.2: what E-RTMP's publishers send with version and flags, or without.
+fn vp9_record(record: &[u8]) -> Option<Vec<u8>> {
+    match record {
+        [1, 0, 0, 0, rest @ ..] if rest.len() >= 8 => Some(record.to_vec()),
+        _ if record.len() >= 8 => Some([&[1, 0, 0, 0], record].concat()),
+        _ => None,
+    }
+}
+
+fn vp9_codecs(record: &[u8]) -> Option<String> {
+    let record = vp9_record(record)?;
+    let &[profile, level, packed] = record.get(4..7)? else { return None };
+    Some(format!("vp09.{profile:02}.{level:02}.{:02}", packed >> 4))
+}
+
+/// Width and height of a keyframe (VP9 §6.2).
+fn vp9_size(frame: &[u8]) -> Option<(u16, u16)> {
+    let mut at = 0;
+    let mut bits = |count: usize| {
+        let mut value = 0_u32;
+        for _ in 0..count {
+            value = value << 1 | u32::from(*frame.get(at / 8)? >> (7 - at % 8) & 1);
+            at += 1;
+        }
+        Some(value)
+    };
+    if bits(2)? != 2 {
+        return None;
+    }
+    let profile = bits(1)? | bits(1)? << 1;
+    if profile == 3 {
+        bits(1)?;
+    }
+    // An old frame shown again, or one that depends on others.
+    if bits(1)? == 1 || bits(1)? == 1 {
+        return None;
+    }
+    bits(2)?;
+    if bits(24)? != 0x49_8342 {
+        return None;
+    }
+    if profile >= 2 {
+        bits(1)?;
+    }
+    let odd = profile & 1;
+    // RGB has neither a range nor a choice of sampling.
+    match bits(3)? {
+        7 => bits(usize::try_from(odd).ok()?)?,
+        _ => bits(1 + 3 * usize::try_from(odd).ok()?)?,
+    };
+    let side = |minus_1: u32| u16::try_from(minus_1 + 1).unwrap_or(u16::MAX);
+    Some((side(bits(16)?), side(bits(16)?)))
+}
+
 /// Samples of a track that are not written yet, and where its time stands.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
@@ -306,6 +399,28 @@ mod tests {
     fn entry(kind: TagKind, time_ms: i64, body: &'static [u8]) -> Entry {
         let tag = Tag { kind, timestamp: 0, body: Bytes::from_static(body) };
         Entry { info: inspect(kind, &tag.body), tag, time_ms, delta_ms: 0, arrived_ms: 0 }
+    }
+
+    /// A VP9 keyframe says its size, and nothing else does; FLAC's header may have its marker, and says how long frames are.
+    #[test]
+    fn vp9_and_flac_are_read() {
+        let setup = entry(TagKind::Video, 0, b"\x90vp09\x01\0\0\0\0\x14\x82\x02\x02\x02\0\0");
+        let track = Track::read(&setup).unwrap();
+        assert_eq!((track.codecs.as_str(), track.size()), ("vp09.00.20.08", (0, 0)));
+        let short = entry(TagKind::Video, 0, b"\x90vp09\0\x14\x82\x02\x02\x02\0\0");
+        assert_eq!(Track::read(&short).as_ref(), Some(&track));
+        let key = entry(TagKind::Video, 0, b"\x91vp09\x82\x49\x83\x42\0\x13\xf0\x0e\xf6\x06");
+        let sized = track.resized(&key).unwrap();
+        assert_eq!((sized.size(), sized.resized(&key)), ((320, 240), None));
+        assert_eq!(track.resized(&entry(TagKind::Video, 0, b"\xa1vp09\x86\0\x40")), None);
+        let info = b"\x04\0\x04\0\0\0\0\0\x08\x15\x0b\xb8\x02\xf0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+        let bare: &'static [u8] = [&b"\x90fLaC"[..], info].concat().leak();
+        let marked: &'static [u8] = [&b"\x90fLaCfLaC\x80\0\0\x22"[..], info].concat().leak();
+        for header in [bare, marked] {
+            let track = Track::read(&entry(TagKind::Audio, 0, header)).unwrap();
+            let Coding::Audio { channels, rate, record, .. } = &track.coding else { panic!("sound") };
+            assert_eq!((*channels, *rate, record.1.len(), track.block), (2, 48_000, 42, Some(1024)));
+        }
     }
 
     /// Times of sound in whole ms become a track without gaps; a real gap stays one.

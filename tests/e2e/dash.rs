@@ -2,7 +2,7 @@
 
 use crate::{
     http_ts::{clean, frames, hashes},
-    media::{Running, aac_only, av1, avc_aac, avc_only, bounded, ffmpeg9, have, hevc, publish, publish_on},
+    media::{Running, aac_only, av1, avc_aac, avc_only, bounded, ffmpeg9, have, hevc, publish, publish_on, vp9},
     peer::connected,
     server::{Server, eventually},
     web::{Web, config, get, node_modules, read_answer, read_chunks, read_head, request},
@@ -147,7 +147,7 @@ fn dash_arrives_whole() {
     arrives_whole(ffmpeg, &avc_only(), "", 2);
     arrives_whole(ffmpeg, &aac_only(), "", 2);
     let Some(ffmpeg) = ffmpeg9() else { return };
-    for (file, codecs) in [(hevc(&ffmpeg), "hvc1."), (av1(&ffmpeg), "av01.")] {
+    for (file, codecs) in [(hevc(&ffmpeg), "hvc1."), (av1(&ffmpeg), "av01."), (vp9(&ffmpeg), "vp09.00.")] {
         let text = arrives_whole(&ffmpeg, &file, "", 2);
         assert!(text.contains(&format!("codecs=\"{codecs}")), "{text}");
     }

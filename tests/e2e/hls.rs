@@ -3,7 +3,7 @@
 use crate::{
     hooks::Hook,
     http_ts::{AVC, HEVC, clean, frames, hashes},
-    media::{Running, aac_only, av1, avc_aac, avc_only, bounded, ffmpeg9, have, hevc, mp3, publish, publish_on},
+    media::{Running, aac_only, av1, avc_aac, avc_only, bounded, ffmpeg9, have, hevc, mp3, publish, publish_on, vp9},
     server::{Server, eventually},
     web::{Answer, Web, config, get, node_modules},
 };
@@ -133,8 +133,10 @@ fn hls_by_mp4_arrives_whole() {
     let Some(ffmpeg) = ffmpeg9() else { return };
     arrives_whole(&ffmpeg, &hevc(&ffmpeg), mp4, &HEVC, 2);
     // No transport stream has it.
-    let text = arrives_whole(&ffmpeg, &av1(&ffmpeg), "", &[], 2);
-    assert!(text.contains("#EXT-X-MAP:"), "{text}");
+    for file in [av1(&ffmpeg), vp9(&ffmpeg)] {
+        let text = arrives_whole(&ffmpeg, &file, "", &[], 2);
+        assert!(text.contains("#EXT-X-MAP:"), "{text}");
+    }
 }
 
 /// Parts of a segment are the segment; they are as long as they say, and each but the last of a segment nearly as long as

@@ -192,3 +192,46 @@ fn memory_of_segments_is_bounded() {
     assert!((100_000..3 << 20).contains(&bytes), "{bytes}");
     publishers.into_iter().for_each(Running::kill);
 }
+
+/// Hundreds of reloads that wait on both shards are answered when their stream ends, each on a connection that goes on; and a segment
+/// can be had byte by byte.
+#[test]
+fn reloads_end_with_their_stream() {
+    if !have("ffmpeg") {
+        return;
+    }
+    let web = web(2, "hls_ctx off; hls_use_fmp4 on;");
+    let publisher = publish_on(&avc_aac(), &web.server.url("/live/s"));
+    let text = eventually("segments", || {
+        let answer = get(web.http(), "/live/s.m3u8");
+        Some(answer.text()).filter(|text| text.matches("#EXTINF").count() > 1)
+    });
+    let path = format!("/live/{}", segments(&text)[0]);
+    let whole = get(web.http(), &path).body;
+    let mut one = connected(web.http());
+    for at in 0..200 {
+        one.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\nRange: bytes={at}-{at}\r\n\r\n").as_bytes())
+            .expect("a request");
+        let answer = read_answer(&mut one, false).expect("an answer");
+        assert_eq!((answer.status, &answer.body[..]), (206, &whole[at..=at]));
+    }
+    let first: u64 =
+        text.split_once("MEDIA-SEQUENCE:").and_then(|(_, rest)| rest.lines().next()?.parse().ok()).expect("a number");
+    let before = web.server.rss_kib();
+    let mut waiting: Vec<_> = (0..600).map(|_| connected(web.http())).collect();
+    // Two segments beyond the one that is being made is as far as one may ask.
+    let ahead = first + text.matches("#EXTINF").count() as u64 + 2;
+    for socket in &mut waiting {
+        let ask = format!("GET /live/s.m3u8?_HLS_msn={ahead}&_HLS_part=0 HTTP/1.1\r\nHost: h\r\n\r\n");
+        socket.write_all(ask.as_bytes()).expect("a request");
+    }
+    publisher.kill();
+    for socket in &mut waiting {
+        let answer = read_answer(socket, false).expect("an answer");
+        assert!(answer.status == 200 && answer.text().starts_with("#EXTM3U"), "{answer:?}");
+        socket.write_all(b"GET /live/s.m3u8 HTTP/1.1\r\nHost: h\r\n\r\n").expect("a request");
+        assert_eq!(read_answer(socket, false).expect("an answer").status, 200);
+    }
+    let grown = web.server.rss_kib().saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} KiB");
+}

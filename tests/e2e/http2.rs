@@ -3,6 +3,7 @@
 
 use crate::{
     hls::{playlist, segments},
+    hooks::Hook,
     media::{Running, avc_aac, bounded, have, publish, publish_on},
     peer::connected,
     rtmps::make_certificate,
@@ -15,13 +16,14 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
+    time::Duration,
 };
 
 const VHOST: &str = "http_remux { enabled on; wait_stream 20; } hls { enabled on; hls_fragment 1; hls_window 100; hls_use_fmp4 on; } \
                      dash { enabled on; dash_fragment 1; dash_ll on; }";
 
 /// A server with TLS; its https address.
-fn secure(directory: &Path, shards: usize, http2: &str) -> (Web, SocketAddr) {
+fn secure(directory: &Path, shards: usize, http2: &str, more: &str) -> (Web, SocketAddr) {
     make_certificate(directory, "localhost");
     let path = directory.display();
     let server = Server::shards(
@@ -29,7 +31,7 @@ fn secure(directory: &Path, shards: usize, http2: &str) -> (Web, SocketAddr) {
         &format!(
             "listen 127.0.0.1:0; max_connections 1000; http_server {{ enabled on; listen 127.0.0.1:0; https {{ enabled on; \
              listen 127.0.0.1:0; key {path}/server.key; cert {path}/server.crt; {http2} }} }} \
-             vhost __defaultVhost__ {{ {VHOST} }}"
+             vhost __defaultVhost__ {{ {VHOST} {more} }}"
         ),
     );
     let address = server.addresses()[2];
@@ -49,7 +51,7 @@ fn curl_takes_segments_by_http2() {
     }
     for shards in [1, 2, 4] {
         let directory = tempfile::tempdir().expect("a directory");
-        let (web, address) = secure(directory.path(), shards, "");
+        let (web, address) = secure(directory.path(), shards, "", "");
         publish(Path::new("ffmpeg"), &avc_aac(), &web.server.url("/live/s")).success();
         let version = ["-o", "/dev/null", "-w", "%{http_version} %{http_code}"];
         let url = |path: &str| format!("https://{address}{path}");
@@ -136,7 +138,7 @@ fn curl_takes_segments_by_http2() {
         publisher.kill();
     }
     let directory = tempfile::tempdir().expect("a directory");
-    let (web, address) = secure(directory.path(), 2, "http2 off;");
+    let (web, address) = secure(directory.path(), 2, "http2 off;", "");
     publish(Path::new("ffmpeg"), &avc_aac(), &web.server.url("/live/s")).success();
     let url = format!("https://{address}/live/s.m3u8");
     assert_eq!(curl(&["--http2", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", &url]), "1.1 200");
@@ -148,7 +150,7 @@ fn chromium_plays_by_http2() {
     let tools = ["ffmpeg", "node", "chromium", "openssl"];
     let Some(modules) = node_modules().filter(|_| tools.iter().all(|tool| have(tool))) else { return };
     let directory = tempfile::tempdir().expect("a directory");
-    let (web, address) = secure(directory.path(), 2, "");
+    let (web, address) = secure(directory.path(), 2, "", "");
     let publisher = publish_on(&avc_aac(), &web.server.url("/live/s"));
     eventually("segments", || get(web.http(), "/live/s.m3u8?hls_ctx=abc").text().contains("#EXTINF").then_some(()));
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/play_hls.mjs");
@@ -271,4 +273,35 @@ fn clients_of_http2_who_mean_no_good() {
     assert_eq!(get(web.http(), &path).body, whole);
     let grown = web.server.rss_kib().saturating_sub(before);
     assert!(grown < 32 << 10, "{grown} KiB");
+}
+
+/// Hooks are asked about visits by HTTP/2 too, one after the other, however many are wished for at once; segments come to all, and
+/// playlists to those who may.
+#[test]
+fn visits_by_http2_are_asked_about() {
+    if !have("ffmpeg") || !have("curl") || !have("openssl") {
+        return;
+    }
+    let hook = Hook::start(|event| {
+        std::thread::sleep(Duration::from_millis(100));
+        Some(if event["param"] == "?secret=no" { "1" } else { "0" }.to_owned())
+    });
+    let hooks = format!("http_hooks {{ enabled on; on_play {}; }}", hook.url);
+    let directory = tempfile::tempdir().expect("a directory");
+    let (web, address) = secure(directory.path(), 2, "", &hooks);
+    publish(Path::new("ffmpeg"), &avc_aac(), &web.server.url("/live/s")).success();
+    let url = |secret: &str| format!("https://{address}/live/s.m3u8?secret={secret}");
+    let mut args = vec!["--http2".to_owned(), "--parallel".to_owned()];
+    args.extend(["-w", "%{http_version} %{http_code}\n", "-e", "http://page.example/"].map(str::to_owned));
+    for number in 0..8 {
+        args.extend(["-o".to_owned(), "/dev/null".to_owned(), url(if number % 4 == 3 { "no" } else { "yes" })]);
+    }
+    let said = curl(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut lines: Vec<&str> = said.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["2 200", "2 200", "2 200", "2 200", "2 200", "2 200", "2 403", "2 403"]);
+    let told = hook.all();
+    assert_eq!(told.len(), 8);
+    assert!(told.iter().all(|event| event["action"] == "on_play" && event["stream"] == "s"), "{told:?}");
+    assert!(told.iter().all(|event| event["pageUrl"] == "http://page.example/"), "{told:?}");
 }

@@ -34,7 +34,7 @@ fn malformed_requests_get_their_status_and_the_end() {
         (400, "nonsense\r\n\r\n"),
         (400, "GET /live/s.flv\r\n\r\n"),
         (400, "GET /live/s.flv HTTP/9.9\r\nHost: h\r\n\r\n"),
-        (400, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        (400, "PRI * HTTP/2.0\r\n\r\nXM\r\n\r\n"),
         (400, "\x16\x03\x01\x02\0\x01\0\x01\r\n\r\n"),
         (400, "GET / HTTP/1.1\r\n\r\n"),
         (400, "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),

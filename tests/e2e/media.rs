@@ -66,6 +66,12 @@ pub(crate) fn av1(ffmpeg9: &Path) -> PathBuf {
     made("av1.flv", ffmpeg9, "-c:v libsvtav1 -preset 12 -g 30 -b:v 300k -c:a aac", "")
 }
 
+/// VP9 and FLAC with E-RTMP's headers.
+pub(crate) fn vp9(ffmpeg9: &Path) -> PathBuf {
+    let codec = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -b:v 300k -g 30 -c:a flac";
+    made("vp9.flv", ffmpeg9, codec, "")
+}
+
 fn made(name: &str, ffmpeg: &Path, codec: &str, filter: &str) -> PathBuf {
     static MAKING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

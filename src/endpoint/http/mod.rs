@@ -372,6 +372,9 @@ impl Session for HttpSession {
     }
 
     fn peer(&self) -> Peer<'_> {
+        if let Some(second) = &self.second {
+            return Peer { tc_url: &second.tc_url, page_url: &second.page_url, ..Peer::default() };
+        }
         Peer { tc_url: &self.tc_url, page_url: &self.referer, position: self.position, ..Peer::default() }
     }
 

@@ -7,6 +7,7 @@ use super::{
     pipe::Pipe,
 };
 use crate::{
+    config::Proxies,
     core::port::{CloseReason, Context, HANDSHAKE_MS_MAX, Id, Output, Word},
     package::{Growing, Shown},
     proto::http::Head,
@@ -86,7 +87,10 @@ pub(super) struct Http2 {
     next_id: Id,
     /// Questions for rules and hooks, one at a time: which stream's is asked, and those behind it.
     asking: Option<Id>,
-    questions: VecDeque<(Id, Output<Wanted>)>,
+    questions: VecDeque<(Id, Output<Wanted>, String)>,
+    /// Of who asks: what stands for tcUrl, and the page that the player stands in.
+    pub(super) tc_url: String,
+    pub(super) page_url: String,
     /// Playlists whose changes are told of.
     awaited: Vec<u64>,
     /// Something is on its way to the peer.
@@ -118,6 +122,8 @@ impl Http2 {
             next_id: 0,
             asking: None,
             questions: VecDeque::new(),
+            tc_url: String::new(),
+            page_url: String::new(),
             awaited: Vec::new(),
             sending: false,
             heard_ms: context.now_ms,
@@ -179,22 +185,24 @@ impl Http2 {
             At::Awaiting(until_ms) => Some(until_ms),
             At::Asking | At::Sending(..) | At::Done => None,
         });
-        awaiting.chain([self.late_ms()]).min()
+        awaiting.chain(self.late_ms()).min()
     }
 
     /// When the connection is of no use any more.
-    fn late_ms(&self) -> u64 {
+    fn late_ms(&self) -> Option<u64> {
         let sends = self.streams.iter().any(|stream| matches!(stream.at, At::Sending(..)));
         match &self.stage {
-            Stage::Shaking(_) => self.heard_ms + HANDSHAKE_MS_MAX,
-            Stage::Open(_) | Stage::Over if sends => self.moved_ms + IDLE_MS_MAX,
-            Stage::Open(_) | Stage::Over if self.streams.is_empty() => self.heard_ms.max(self.moved_ms) + IDLE_MS_MAX,
-            Stage::Open(_) | Stage::Over => u64::MAX,
+            Stage::Shaking(_) => Some(self.heard_ms + HANDSHAKE_MS_MAX),
+            Stage::Open(_) | Stage::Over if sends => Some(self.moved_ms + IDLE_MS_MAX),
+            Stage::Open(_) | Stage::Over if self.streams.is_empty() => {
+                Some(self.heard_ms.max(self.moved_ms) + IDLE_MS_MAX)
+            }
+            Stage::Open(_) | Stage::Over => None,
         }
     }
 
     pub(super) fn timeout(&mut self, context: &Context<'_>, queue: &mut Queue) -> Option<CloseReason> {
-        if self.late_ms() <= context.now_ms {
+        if self.late_ms().is_some_and(|late_ms| late_ms <= context.now_ms) {
             let why = format!("nothing is asked for or taken for {} s", IDLE_MS_MAX / 1000);
             return Some(CloseReason::Late(why));
         }
@@ -281,8 +289,11 @@ impl Http2 {
             // Live streams, the page and the API (§7).
             return respond.send_reset(Reason::HTTP_1_1_REQUIRED);
         };
-        if let Some(head) = head.filter(|head| !head.forwarded_for.is_empty()) {
-            queue.push(Output::For(head.forwarded_for));
+        if let Some(head) = head {
+            self.page_url = head.referer;
+            if config.trusted_proxies != Proxies::default() {
+                queue.push(Output::For(head.forwarded_for));
+            }
         }
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
@@ -306,7 +317,7 @@ impl Http2 {
             Step::Ask(visit, key) => {
                 stream.at = At::Asking;
                 match stream.asked.question(stream.id, visit, &key) {
-                    Some((question, _)) => self.questions.push_back((stream.id, question)),
+                    Some((question, tc_url)) => self.questions.push_back((stream.id, question, tc_url)),
                     None => stream.refuse((404, "Not Found"), "no such stream"),
                 }
             }
@@ -316,9 +327,9 @@ impl Http2 {
     /// Asks the next question, unless one is being asked.
     fn ask_next(&mut self, queue: &mut Queue) {
         if self.asking.is_none()
-            && let Some((id, question)) = self.questions.pop_front()
+            && let Some((id, question, tc_url)) = self.questions.pop_front()
         {
-            self.asking = Some(id);
+            (self.asking, self.tc_url) = (Some(id), tc_url);
             queue.push(question);
         }
     }
