@@ -121,12 +121,12 @@ impl Cutter {
     }
 
     /// Takes a frame of a track that is known.
-    pub(super) fn frame(&mut self, intake: &Intake, entry: &Entry) -> Steps {
+    pub(super) fn frame(&mut self, intake: &Intake, entry: Entry) -> Steps {
         let mut steps = Steps::new();
         let is_video = entry.tag.kind == TagKind::Video;
         let has_video = intake.video.is_some();
         // Sound that is coded otherwise has no place in this segment.
-        if entry.info.track != 0 || !intake.has(entry) || self.changed && !is_video && has_video {
+        if entry.info.track != 0 || !intake.has(&entry) || self.changed && !is_video && has_video {
             return steps;
         }
         let time_ms = entry.time_ms;
@@ -142,11 +142,11 @@ impl Cutter {
             if self.early.len() >= EARLY_MAX {
                 self.early.remove(0);
             }
-            self.early.push(entry.clone());
+            self.early.push(entry);
             return steps;
         }
         self.bytes += entry.bytes();
-        steps.push(Step::Put(entry.clone()));
+        steps.push(Step::Put(entry));
         steps
     }
 

@@ -126,7 +126,7 @@ impl DashPackager {
         })
     }
 
-    fn frame(&mut self, entry: &Entry) {
+    fn frame(&mut self, entry: Entry) {
         for step in self.cutter.frame(&self.intake, entry) {
             match step {
                 Step::Part(end_ms, ..) => self.end_part(end_ms),
@@ -362,11 +362,11 @@ impl Taker for DashPackager {
         if self.intake.take_change() {
             self.cutter.change();
         }
-        frames.iter().for_each(|frame| self.frame(frame));
+        frames.into_iter().for_each(|frame| self.frame(frame));
     }
 
     fn end(&mut self) {
-        self.intake.release().iter().for_each(|frame| self.frame(frame));
+        self.intake.release().into_iter().for_each(|frame| self.frame(frame));
         self.finish(self.cutter.end_ms());
         let shown = Arc::clone(&self.shown);
         let mut kept = shown.kept();

@@ -165,7 +165,7 @@ impl Packager {
         })
     }
 
-    fn frame(&mut self, entry: &Entry) {
+    fn frame(&mut self, entry: Entry) {
         for step in self.cutter.frame(&self.intake, entry) {
             match step {
                 Step::Part(end_ms, time_ms, key) => {
@@ -205,11 +205,11 @@ impl Taker for Packager {
         if self.intake.take_change() {
             self.cutter.change();
         }
-        frames.iter().for_each(|frame| self.frame(frame));
+        frames.into_iter().for_each(|frame| self.frame(frame));
     }
 
     fn end(&mut self) {
-        self.intake.release().iter().for_each(|frame| self.frame(frame));
+        self.intake.release().into_iter().for_each(|frame| self.frame(frame));
         self.finish(self.cutter.end_ms());
         let shown = Arc::clone(&self.shown);
         let mut kept = shown.kept();

@@ -92,14 +92,16 @@ impl Reply {
 }
 
 impl Packaged {
-    /// A request for something packaged; `None` if it is none.
-    pub(super) fn read(config: &Config, head: &Head, context: &Context<'_>) -> Option<Self> {
+    /// A request for something packaged, and what comes of it now; `None` if it is none.
+    pub(super) fn read(config: &Config, head: &Head, context: &Context<'_>) -> Option<(Self, Step)> {
         let vhost = config.vhost(&head.vhost()).filter(|vhost| vhost.is_packaged())?;
-        if !head.is_plain_get() || head.websocket_key.is_some() || !package::is_there(context.shelf, vhost, &head.path)
-        {
+        if !head.is_plain_get() || head.websocket_key.is_some() {
             return None;
         }
-        Some(Self {
+        let (path, query) = (&head.path, &head.query);
+        let asked = Asked { vhost, path, query, now_ms: context.now_ms, visit: None };
+        let answer = package::answer(context.shelf, &asked)?;
+        let mut packaged = Self {
             vhost: Arc::clone(vhost),
             host: head.host.clone(),
             path: head.path.clone(),
@@ -112,14 +114,21 @@ impl Packaged {
             head_only: head.method == "HEAD",
             is_http11: head.is_http11,
             visit: None,
-        })
+        };
+        let step = packaged.step(answer);
+        Some((packaged, step))
     }
 
     /// What comes of it now.
     pub(super) fn look(&mut self, context: &Context<'_>) -> Step {
         let Self { vhost, path, query, visit, .. } = self;
         let asked = Asked { vhost, path, query, now_ms: context.now_ms, visit: visit.as_ref() };
-        match package::answer(context.shelf, &asked).unwrap_or(Answer::Gone) {
+        let answer = package::answer(context.shelf, &asked).unwrap_or(Answer::Gone);
+        self.step(answer)
+    }
+
+    fn step(&mut self, answer: Answer) -> Step {
+        match answer {
             Answer::Playlist(playlist) => self.dressed(self.playlist(&playlist)),
             Answer::Blob(blob) => self.dressed(self.blob(&blob)),
             // It has no way to end one response but its length.

@@ -15,7 +15,7 @@ use std::{fmt::Write, sync::Arc};
 impl HttpSession {
     /// Answers a request for something packaged; tells whether it is one.
     pub(super) fn packaged(&mut self, config: &Config, head: &Head, context: &Context<'_>) -> bool {
-        let Some(asked) = Packaged::read(config, head, context) else { return false };
+        let Some((asked, step)) = Packaged::read(config, head, context) else { return false };
         self.input.drain(..head.bytes);
         self.position += head.bytes as u64;
         (self.requested, self.heard_ms) = (true, context.now_ms);
@@ -26,7 +26,7 @@ impl HttpSession {
         if config.trusted_proxies != Proxies::default() {
             self.queue.push(Output::For(head.forwarded_for.clone()));
         }
-        self.answer(context.now_ms + AWAIT_MS_MAX, context);
+        self.take(step, context.now_ms + AWAIT_MS_MAX, context);
         true
     }
 
@@ -71,8 +71,14 @@ impl HttpSession {
 
     /// Answers the request at hand, if that can be by now.
     fn answer(&mut self, until_ms: u64, context: &Context<'_>) {
-        let Some(asked) = &mut self.asked else { return };
-        match asked.look(context) {
+        if let Some(step) = self.asked.as_mut().map(|asked| asked.look(context)) {
+            self.take(step, until_ms, context);
+        }
+    }
+
+    fn take(&mut self, step: Step, until_ms: u64, context: &Context<'_>) {
+        let Some(asked) = &self.asked else { return };
+        match step {
             Step::Reply(reply) => self.give(reply, context),
             Step::Later(shown, version) => {
                 self.state = State::Awaiting(until_ms);

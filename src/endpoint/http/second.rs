@@ -285,7 +285,7 @@ impl Http2 {
     ) {
         let config = context.config();
         let head = request.body().is_end_stream().then(|| head_of(request)).flatten();
-        let Some(asked) = head.as_ref().and_then(|head| Packaged::read(&config, head, context)) else {
+        let Some((asked, step)) = head.as_ref().and_then(|head| Packaged::read(&config, head, context)) else {
             // Live streams, the page and the API (§7).
             return respond.send_reset(Reason::HTTP_1_1_REQUIRED);
         };
@@ -298,7 +298,7 @@ impl Http2 {
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
         self.streams.push(Stream { id, asked, respond, at: At::Asking });
-        self.look(self.streams.len() - 1, context.now_ms + AWAIT_MS_MAX, context, queue);
+        self.take(self.streams.len() - 1, step, context.now_ms + AWAIT_MS_MAX, queue);
     }
 
     fn look(&mut self, at: usize, until_ms: u64, context: &Context<'_>, queue: &mut Queue) {
