@@ -1,9 +1,9 @@
 //! HLS, the player's side: a playlist, and the segments that it names, or parts where there is low latency; one request after
 //! the other on one connection.
 
-use crate::flv::ResponseError;
 use bytes::{Buf, BytesMut};
 use corecast::proto::http::HttpUrl;
+use corecast::proto::http::client::ResponseError;
 use std::{collections::VecDeque, time::Duration};
 
 /// Most bytes of a response's head, and of a playlist.

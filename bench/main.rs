@@ -6,7 +6,6 @@ mod clock;
 mod connect;
 mod executor;
 mod floor;
-mod flv;
 mod hls;
 mod load;
 mod options;

@@ -2,15 +2,17 @@
 
 use crate::{
     connect,
-    flv::{FlvSession, ResponseError},
     hls::HlsSession,
     load::{Group, Load, Player},
     scenario::{self, Players, Url},
     transport::Transport,
 };
-use corecast::proto::rtmp::{
-    client::{ClientSession, Event, Role},
-    handshake::Scheme,
+use corecast::proto::{
+    http::client::{FlvSession, ResponseError},
+    rtmp::{
+        client::{ClientSession, Event, Role},
+        handshake::Scheme,
+    },
 };
 use futures_lite::future;
 use glommio::{spawn_local, timer::Timer};
@@ -106,7 +108,9 @@ impl From<ResponseError> for Failure {
     fn from(error: ResponseError) -> Self {
         match error {
             ResponseError::Refused(status) => Self::Refused(status),
-            ResponseError::Malformed | ResponseError::Flv(_) | ResponseError::Ended => Self::Garbage(error.to_string()),
+            ResponseError::Elsewhere(_) | ResponseError::Malformed | ResponseError::Flv(_) | ResponseError::Ended => {
+                Self::Garbage(error.to_string())
+            }
         }
     }
 }
@@ -145,7 +149,7 @@ async fn live(load: &Load, group: &Group, player: &Player, index: usize) -> Resu
     let mut session = match url {
         Url::Rtmp(url) => Session::Rtmp(Box::new(ClientSession::start(url, Role::Play, Scheme::Simple, index as u64))),
         Url::Flv(url) if scenario::is_playlist(&template) => Session::Hls(Box::new(HlsSession::start(&url))),
-        Url::Flv(url) => Session::Flv(FlvSession::start(&url)),
+        Url::Flv(url) => Session::Flv(FlvSession::start(&url, "User-Agent: corecast-bench\r\n")),
     };
     transport.send(&session.take_output()).map_err(|error| closed(player, error))?;
     loop {
@@ -250,6 +254,7 @@ fn take(load: &Load, group: &Group, player: &Player, session: &mut Session, mut 
             None => return Ok(()),
             Some(Event::Playing) => player.play(group),
             Some(Event::Tag(tag)) => player.tag(load, group, &tag),
+            Some(Event::Redirect(url)) => return Err(Failure::Refused(format!("sent to {url}"))),
             Some(Event::Status { code, error: true, .. }) => return Err(Failure::Refused(code)),
             Some(Event::Publishing | Event::StreamEof | Event::Status { .. }) => {}
         }

@@ -175,6 +175,7 @@ impl Publisher {
                 Some(Event::Status { code, error: true, description }) => {
                     return Err(format!("refused: {code}: {description}"));
                 }
+                Some(Event::Redirect(url)) => return Err(format!("refused: sent to {url}")),
                 Some(Event::Playing | Event::Status { .. } | Event::StreamEof | Event::Tag(_)) => {}
             }
         }

@@ -28,6 +28,7 @@ pub(super) enum Block {
     Dash,
     Dvr,
     Forward,
+    Cluster,
     Exec,
     Transcode,
     Ingest,
@@ -65,6 +66,7 @@ impl Block {
             Self::Dash => ("dash", "SRS_VHOST_DASH_"),
             Self::Dvr => ("dvr", "SRS_VHOST_DVR_"),
             Self::Forward => ("forward", "SRS_VHOST_FORWARD_"),
+            Self::Cluster => ("cluster", "SRS_VHOST_CLUSTER_"),
             Self::Exec => ("exec", "SRS_VHOST_EXEC_"),
             Self::Transcode => ("transcode", "SRS_VHOST_TRANSCODE_"),
             Self::Ingest => ("ingest", "SRS_VHOST_INGEST_"),
@@ -113,6 +115,8 @@ pub(super) enum Values {
     Urls,
     /// `host[:port]` of RTMP servers, several.
     Destinations,
+    /// `host[:port]` of servers, several.
+    Servers,
     /// Host names of pages, several.
     Domains,
     /// Addresses and networks, several.
@@ -148,6 +152,7 @@ impl Values {
             Self::Destinations => {
                 "one or several host[:port] of RTMP servers, for RTMPS (ours) rtmps://host[:port]".to_owned()
             }
+            Self::Servers => "one or several host[:port]".to_owned(),
             Self::Domains => "host names of pages, such as `example.com`; several".to_owned(),
             Self::Networks => "addresses, or networks such as 10.0.0.0/8; several".to_owned(),
             Self::Urls => "one or several http:// or https:// URLs".to_owned(),

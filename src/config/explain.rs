@@ -138,6 +138,7 @@ fn shown(known: &Known, text: &str) -> String {
         | Values::Domains
         | Values::Networks
         | Values::Destinations
+        | Values::Servers
         | Values::Variants
         | Values::Rules => hide_in_urls(text),
         Values::Flag
@@ -184,10 +185,11 @@ pub fn full() -> String {
         describe_blocks(&mut out, block, block.name(), inner);
     }
     out.push_str("\n# One per host name; __defaultVhost__ answers for every other one.");
-    let inner: [Inner; 15] = [
+    let inner: [Inner; 16] = [
         (Block::Publish, &[]),
         (Block::Play, &[]),
         (Block::Forward, &[]),
+        (Block::Cluster, &[]),
         (Block::Exec, &[]),
         (Block::Transcode, &[Block::Engine]),
         (Block::Ingest, &[Block::IngestInput]),

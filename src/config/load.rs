@@ -1,8 +1,8 @@
 //! Directives → sections. Every fault of a configuration is found at once.
 
 use super::{
-    Config, DEFAULT_VHOST, Dash, Descriptors, Dvr, Forward, Heartbeat, Hls, HttpStatic, Listen, Log, LogLevel, Play,
-    ProgramLimits, Publish, Rtmps, SendPath, Service, Stop, Takeover, TimeJitter, Vhost,
+    Cluster, Config, DEFAULT_VHOST, Dash, Descriptors, Dvr, Forward, Heartbeat, Hls, HttpStatic, Listen, Log, LogLevel,
+    Play, ProgramLimits, Publish, Rtmps, SendPath, Service, Stop, Takeover, TimeJitter, Vhost,
     directives::Block,
     explain::{Line, quoted},
     faults::Fault,
@@ -293,6 +293,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     let publish = section.block("publish").unwrap_or_default();
     let play = section.block("play").unwrap_or_default();
     let forward = section.block("forward").unwrap_or_default();
+    let cluster = section.block("cluster").unwrap_or_default();
     let http = http::VhostBlocks::take(&mut section);
     let programs = programs::Blocks::take(&mut section);
     let files = section.block("http_static").unwrap_or_default();
@@ -301,6 +302,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     let dvr = section.block("dvr").unwrap_or_default();
     section.finish();
     let forward = Forward::load(Section::new(Block::Forward, forward, loader));
+    let cluster = Cluster::load(Section::new(Block::Cluster, cluster, loader));
     loader.explained.push(Line::Open("publish".to_owned()));
     let publish = load_publish(Section::new(Block::Publish, publish, loader), min_latency, !forward.is_empty());
     loader.explained.push(Line::Close);
@@ -325,6 +327,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
         publish,
         play,
         forward,
+        cluster,
         programs,
         hls,
         dash,

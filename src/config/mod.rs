@@ -4,6 +4,7 @@
 //! it (`directives`, `section`) → sections, each fault with its place (`load`, `faults`) → in words again
 //! (`explain`).
 
+mod cluster;
 mod dash;
 mod directives;
 mod dvr;
@@ -28,6 +29,7 @@ mod srs;
 mod syntax;
 mod table;
 
+pub use cluster::{Cluster, Origin, Protocol};
 pub use dash::Dash;
 pub use dvr::Dvr;
 pub use explain::{Change, Explanation, full};
@@ -201,6 +203,8 @@ pub struct Vhost {
     pub play: Play,
     /// Where its publishes are pushed on to.
     pub forward: Forward,
+    /// Whether it is an edge, and of whom.
+    pub cluster: Cluster,
     /// Programs that run beside its streams.
     pub programs: Arc<Programs>,
     /// Segments, if they are made.

@@ -252,6 +252,7 @@ impl<'l> Section<'l> {
             | Values::Domains
             | Values::Networks
             | Values::Destinations
+            | Values::Servers
             | Values::Variants
             | Values::Rules
             | Values::Command
@@ -464,8 +465,7 @@ fn asks_for_nothing(directive: &Directive) -> bool {
     let on = |directive: &Directive| {
         let value = directive.arguments.first().map_or("", |word| word.text.as_str());
         match directive.name.text.as_str() {
-            "enabled" | "origin_cluster" => value == "on",
-            "mode" => value == "remote",
+            "enabled" => value == "on",
             _ => false,
         }
     };

@@ -85,8 +85,6 @@ missing! {
     Top "stream_caster" "stream casters":
         enabled caster output listen media_connect_timeout sip host tcp_enable rtp_port_min rtp_port_max wait_keyframe
         rtp_idle_timeout audio_enable auto_create_channel;
-    Vhost "cluster" "edge and origin clusters":
-        mode origin token_traverse vhost debug_srs_upnode protocol follow_client origin_cluster coworkers;
     Vhost "rtc" "WebRTC":
         enabled nack nack_no_copy nack_prefer_rtx twcc stun_timeout stun_strict_check dtls_role dtls_version drop_for_pt
         rtmp_to_rtc keep_bframe keep_avc_nalu_sei opus_bitrate rtc_to_rtmp pli_for_rtmp aac_bitrate init_rate_from_sdp

@@ -33,7 +33,7 @@ macro_rules! known {
 
 use Values::{
     Addresses, Command, Decimal, Destinations, Domains, Flag, Mounts, Networks, Number, NumberOrAuto, Options, Path,
-    Rules, Secret, Text, Urls, Variants, Word,
+    Rules, Secret, Servers, Text, Urls, Variants, Word,
 };
 
 known! {
@@ -315,6 +315,24 @@ known! {
             "Where to: the same app, stream and query there. rtmps://host[:port] (ours) is RTMPS.";
         "backend" Urls, "", NextPublish,
             "One URL that is asked where to, instead: POST with JSON, action on_forward; it answers {\"code\":0,\"data\":{\"urls\":[\"rtmp://host/app/stream\"]}}.";
+    }
+    Cluster {
+        "mode" Word(&["local", "remote"]), "local", NextPublish,
+            "remote: this vhost is an edge. A stream that is played here is fetched from an origin, once for all players; one that is published here is taken to it.";
+        "origin" Servers, "", NextPublish,
+            "The origins, tried in turn, each from the next one on that answered last. A port that is not given is the protocol's.";
+        "protocol" Word(&["rtmp", "flv", "flvs", "rtmps"]), "rtmp", NextPublish,
+            "How streams are fetched; rtmps is ours. Publishes go by RTMP, or by RTMPS with rtmps.";
+        "follow_client" Flag, "off", NextPublish, "Whether a stream is fetched by HTTP-FLV if its first player takes it so, and else by RTMP.";
+        "token_traverse" Flag, "off", NextConnection, "Whether an origin is asked first whether a player or publisher may.";
+        "vhost" Text("[vhost]"), "[vhost]", NextPublish, "The vhost there, with [vhost] filled in.";
+        "debug_srs_upnode" Flag, "on", NextPublish, "Whether origins are told in connect which server this is.";
+        "origin_timeout" Decimal("seconds", 1..=600), "3", NextPublish,
+            "Ours. An origin that sends nothing for so long is left for the next one; players stay.";
+        "linger" Decimal("seconds", 0..=86_400), "5", NextPublish, "Ours. A stream is fetched for so long after its last player has left.";
+        "origin_cluster" Flag, "off", NextConnection,
+            "Whether other origins are asked for a stream that is not published here; its players are sent there.";
+        "coworkers" Servers, "", NextConnection, "Those origins, by the ports of their APIs.";
     }
     Exec {
         "enabled" Flag, "off", Now, "Whether programs run as long as there is a publish.";

@@ -312,7 +312,7 @@ fn write_forwards(text: &mut Text, streams: &[&StreamReport]) {
         ("corecast_forward_up", "Whether a stream is published at a destination.", |forward| {
             u64::from(forward.state == ForwardState::Publishing)
         }),
-        ("corecast_forward_sent_bytes", "Bytes sent to a destination.", |forward| forward.sent_bytes),
+        ("corecast_forward_sent_bytes", "Bytes sent to a destination.", |forward| forward.bytes),
         ("corecast_forward_retries", "Tries to publish at a destination after the first.", |forward| forward.retries),
     ];
     for (name, help, value) in rows {

@@ -34,19 +34,21 @@ pub struct ShardReport {
     pub flush_ms: u64,
 }
 
-/// A destination of a publish.
+/// A server that a publish is pushed on to, or that a stream is fetched from.
 #[derive(Clone, Debug)]
 pub struct ForwardReport {
     /// `vhost/app/stream`.
     pub key: String,
+    /// It is fetched from there.
+    pub fetched: bool,
     /// URL of server and app.
     pub to: String,
     /// How it stands.
     pub state: ForwardState,
     /// Since when, in ms of the process's clock.
     pub since_ms: u64,
-    /// Bytes sent, over all its connections.
-    pub sent_bytes: u64,
+    /// Bytes sent there, or come from there, over all its connections.
+    pub bytes: u64,
     /// Tries after the first.
     pub retries: u64,
     /// Why the last connection ended, or was not made; empty if all is well.
@@ -60,6 +62,8 @@ pub enum ForwardState {
     Connecting,
     /// Media goes there.
     Publishing,
+    /// Media comes from there.
+    Playing,
     /// Until the next try.
     Waiting,
 }
@@ -70,6 +74,7 @@ impl ForwardState {
         match self {
             Self::Connecting => "connecting",
             Self::Publishing => "publishing",
+            Self::Playing => "playing",
             Self::Waiting => "waiting",
         }
     }
@@ -98,6 +103,8 @@ pub struct StreamReport {
     pub age: Histogram,
     /// Where it is pushed on to; in the whole of all shards' parts alone.
     pub forwards: Vec<ForwardReport>,
+    /// Where it is fetched from; likewise.
+    pub pull: Option<ForwardReport>,
 }
 
 /// A publish.
@@ -208,6 +215,10 @@ pub(super) fn merge(reports: &[ShardReport]) -> BTreeMap<&str, (StreamReport, Ve
     }
     for forward in reports.iter().flat_map(|report| &report.forwards) {
         if let Some((whole, _)) = merged.get_mut(&*forward.key) {
+            if forward.fetched {
+                whole.pull = Some(forward.clone());
+                continue;
+            }
             // A reader of the log like any other; people count players.
             whole.players = whole.players.saturating_sub(u64::from(forward.state == ForwardState::Publishing));
             whole.forwards.push(forward.clone());

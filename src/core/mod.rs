@@ -20,6 +20,7 @@ mod load;
 mod memory;
 mod messages;
 mod moving;
+mod origins;
 mod outbound;
 mod play;
 pub mod port;
@@ -29,6 +30,7 @@ mod receive;
 mod report;
 mod settings;
 mod shared;
+mod splice;
 mod survey;
 #[cfg(test)]
 mod testing;
@@ -325,7 +327,10 @@ impl<E: Endpoints> Shard<E> {
             self.end_play(id, play);
         }
         for publish in std::mem::take(&mut connection.publishes) {
-            self.end_publish(id, &connection, publish);
+            // Of what is fetched, another origin may have more.
+            let goes_on = connection.outbound.and_then(|outbound| self.outbound.get_mut(outbound));
+            let goes_on = goes_on.map(|outbound| outbound.lost_ms = Some(connection.heard_ms)).is_some();
+            self.end_publish(id, &connection, publish, goes_on);
         }
         self.put_back(id, connection);
         self.flush_guarded(id, connection::Turn::Own);
@@ -383,7 +388,7 @@ impl<E: Endpoints> Shard<E> {
         // What the read saw may be but the echo of our own shutdown, whose reason counts then.
         let reason = if reason.is_fault() { reason } else { connection.closing.as_ref().unwrap_or(reason) };
         if let Some(outbound) = connection.outbound {
-            return self.outbound_ended(outbound, reason, connection.sent_bytes);
+            return self.outbound_ended(outbound, reason, &connection);
         }
         let (peer, position) = (connection.named(), connection.session.peer().position);
         self.stats.closed_by_fault.add(u64::from(reason.is_fault()));

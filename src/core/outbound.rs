@@ -1,14 +1,16 @@
-//! Connections that the server opens by itself: a publish is pushed on to its targets for as long as it lives,
-//! and a target that refuses or goes is tried anew. How a socket is opened is not known here: the shard's owner
-//! takes [`Errand`]s and asks for the [`Step`]s of each.
+//! Connections that the server opens by itself: a publish is pushed on to its targets for as long as it lives, a stream
+//! is fetched from one of several for as long as it is wanted, and a target that refuses or goes is tried anew. How a
+//! socket is opened is not known here: the shard's owner takes [`Errand`]s and asks for the [`Step`]s of each.
 
 use super::{
     Shard,
     connection::Connection,
-    port::{CloseReason, Endpoints, Request, Session, Target},
+    origins::Wish,
+    port::{CloseReason, Endpoints, Request, Session, Target, Way},
 };
 use crate::{
     control::{ForwardReport, ForwardState, access, hooks},
+    proto::address::StreamAddress,
     tls,
 };
 use serde_json::Value;
@@ -24,6 +26,11 @@ const GOOD_MS: u64 = 10_000;
 const PATH_MAX: usize = 16;
 /// One line of the log per so many failures in a row.
 const FAILURES_PER_LINE: u64 = 100;
+/// Servers that one may send us on to, one after the other.
+const HOPS_MAX: u32 = 3;
+/// Rounds of refusals by all origins before a publish ends that they have had: one may take its last connection for
+/// alive still. A publish that they have not had ends with the first.
+const REFUSALS_MAX: u64 = 8;
 
 /// What the shard's owner has to do for it.
 #[derive(Debug)]
@@ -41,6 +48,8 @@ pub(crate) enum Step {
     Dial {
         host: String,
         port: u16,
+        /// How long one address may take to answer.
+        within: Duration,
     },
     Wait(Duration),
     /// Nothing any more.
@@ -52,47 +61,112 @@ pub(crate) enum Step {
 pub(crate) struct Follow {
     request: Request,
     path: String,
+    forwards: bool,
     ask: Option<Box<hooks::Event>>,
+    /// It is an edge's, and goes to an origin.
+    relayed: bool,
 }
 
-/// A target, and how it stands with it.
+/// Targets of which one is to be had, and how it stands with that.
 #[derive(Debug)]
 pub(super) struct Outbound {
-    target: Box<Target>,
+    targets: Vec<Target>,
+    at: usize,
+    /// Where the one at hand has sent us.
+    detour: Option<Box<Target>>,
+    hops: u32,
     state: ForwardState,
     since_ms: u64,
     /// When the next try is, in ms.
     due_ms: u64,
-    /// In a row.
+    /// In a row; of all targets.
     failures: u64,
+    /// Targets that have failed since the last pause.
+    tried: usize,
+    /// Rounds in which all have refused.
+    refusals: u64,
+    /// It has been had.
+    served: bool,
     retries: u64,
     /// Of connections that have ended.
-    sent_bytes: u64,
+    bytes: u64,
     /// The token of the present one.
     connection: Option<u64>,
     error: String,
+    /// When the last media came, if what comes next is to go on from there, in ms.
+    pub(super) lost_ms: Option<u64>,
 }
 
 impl Outbound {
-    fn failed(&mut self, now_ms: u64, error: String) {
-        let lasted_ms = now_ms.saturating_sub(self.since_ms);
-        if self.state == ForwardState::Publishing && lasted_ms >= GOOD_MS {
-            self.failures = 0;
+    fn new(targets: Vec<Target>, at: usize, now_ms: u64) -> Self {
+        Self {
+            targets,
+            at,
+            detour: None,
+            hops: 0,
+            state: ForwardState::Connecting,
+            since_ms: now_ms,
+            due_ms: now_ms,
+            failures: 0,
+            tried: 0,
+            refusals: 0,
+            served: false,
+            retries: 0,
+            bytes: 0,
+            connection: None,
+            error: String::new(),
+            lost_ms: None,
         }
-        let pause_ms = (PAUSE_MS_MIN << self.failures.min(8)).min(PAUSE_MS_MAX);
-        // Those of one server do not come back all at once.
-        let pause_ms = pause_ms - fastrand::u64(0..=pause_ms / 4);
-        let (stream, to) = (&self.target.request.key, &self.target.name);
+    }
+
+    fn target(&self) -> &Target {
+        self.detour.as_deref().unwrap_or(&self.targets[self.at])
+    }
+
+    fn key(&self) -> &str {
+        &self.targets[self.at].request.key
+    }
+
+    fn way(&self) -> Way {
+        self.targets[self.at].way
+    }
+
+    fn is_up(&self) -> bool {
+        matches!(self.state, ForwardState::Publishing | ForwardState::Playing)
+    }
+
+    /// The next one is `next`; a pause comes first when all have failed. Tells whether all have.
+    fn failed(&mut self, now_ms: u64, next: usize, error: String) -> bool {
+        if self.is_up() {
+            self.tried = 0;
+            if now_ms.saturating_sub(self.since_ms) >= GOOD_MS {
+                self.failures = 0;
+            }
+        }
+        self.tried += 1;
+        let all = self.tried >= self.targets.len();
+        let mut pause_ms = 0;
+        if all {
+            pause_ms = (PAUSE_MS_MIN << self.failures.min(8)).min(PAUSE_MS_MAX);
+            // Those of one server do not come back all at once.
+            pause_ms -= fastrand::u64(0..=pause_ms / 4);
+            self.tried = 0;
+        }
+        let (stream, to) = (self.key(), &self.target().name);
+        let what = if self.way() == Way::Fetch { "fetch" } else { "forward" };
         if self.failures.is_multiple_of(FAILURES_PER_LINE) {
-            tracing::warn!(%stream, %to, retry_ms = pause_ms, "forward: {error}");
+            tracing::warn!(%stream, %to, retry_ms = pause_ms, "{what}: {error}");
         } else {
-            tracing::debug!(%stream, %to, retry_ms = pause_ms, "forward: {error}");
+            tracing::debug!(%stream, %to, retry_ms = pause_ms, "{what}: {error}");
         }
-        self.failures += 1;
+        self.failures += u64::from(all);
         self.retries += 1;
+        self.detour = None;
+        self.at = next;
         self.enter(ForwardState::Waiting, now_ms);
         self.due_ms = now_ms + pause_ms;
         self.error = error;
+        all
     }
 
     fn enter(&mut self, state: ForwardState, now_ms: u64) {
@@ -102,12 +176,18 @@ impl Outbound {
 }
 
 impl<E: Endpoints> Shard<E> {
-    /// This process's mark on a stream that it pushes on.
+    /// This process's mark on a stream that it pushes on or fetches.
     fn mark(&self, key: &str) -> String {
         format!("{}/{}", self.shared.service_id, access::stable_id(key))
     }
 
-    /// Whether a stream that comes by a path may be published here, or goes round.
+    /// A path that comes here, with our mark behind it.
+    fn path_on(&self, path: &str, key: &str) -> String {
+        let mark = self.mark(key);
+        if path.is_empty() { mark } else { format!("{path},{mark}") }
+    }
+
+    /// Whether a stream that comes or is wanted by a path goes round.
     pub(super) fn goes_round(&self, connection: &Connection<E>, key: &str) -> bool {
         let path = connection.session.peer().path;
         if path.is_empty() {
@@ -120,24 +200,30 @@ impl<E: Endpoints> Shard<E> {
     /// What is to be done once a publish has begun; `None` if nothing.
     pub(super) fn follow_of(&self, connection: &Connection<E>, request: &Request) -> Option<Box<Follow>> {
         let forward = &request.vhost.forward;
-        if forward.is_empty() {
+        // What has been fetched is there already.
+        let relayed = request.vhost.cluster.is_edge() && connection.outbound.is_none();
+        if forward.is_empty() && !relayed {
             return None;
         }
         let ask = forward.backend.as_ref().and_then(|url| self.forward_event(connection, request, url));
-        let path = connection.session.peer().path;
-        let mark = self.mark(&request.key);
-        let path = if path.is_empty() { mark } else { format!("{path},{mark}") };
-        Some(Box::new(Follow { request: Request { id: 0, ..request.clone() }, path, ask }))
+        let path = self.path_on(connection.session.peer().path, &request.key);
+        let request = Request { id: 0, ..request.clone() };
+        Some(Box::new(Follow { request, path, forwards: !forward.is_empty(), ask, relayed }))
     }
 
     /// A publish has begun here.
     pub(super) fn follow(&mut self, mut follow: Box<Follow>) {
+        if std::mem::take(&mut follow.relayed) {
+            let targets = E::origins(&follow.request, Way::Relay, false, &follow.path);
+            self.see_to(targets);
+        }
         match follow.ask.take() {
             Some(event) => {
                 self.errands.push(Errand::Ask(event, follow));
                 self.wake();
             }
-            None => self.push_on(&follow, None),
+            None if follow.forwards => self.push_on(&follow, None),
+            None => {}
         }
     }
 
@@ -157,35 +243,60 @@ impl<E: Endpoints> Shard<E> {
     }
 
     fn push_on(&mut self, follow: &Follow, urls: Option<&[String]>) {
-        let now_ms = self.shared.now_ms();
         for target in E::targets(&follow.request, urls, &follow.path) {
-            // One that is there already goes on, over a takeover or a quick republish.
-            let same = |outbound: &Outbound| {
-                outbound.target.url == target.url && outbound.target.request.key == target.request.key
-            };
-            if self.outbound.iter().any(|(_, outbound)| same(outbound)) {
-                continue;
+            self.see_to(vec![target]);
+        }
+    }
+
+    /// Sees to it that one of the targets is had, from now on.
+    fn see_to(&mut self, targets: Vec<Target>) {
+        let Some(first) = targets.first() else { return };
+        // One that is there already goes on, over a takeover or a quick republish.
+        let same = |outbound: &Outbound| {
+            let known = &outbound.targets[0];
+            (known.way, &known.url, &known.request.key) == (first.way, &first.url, &first.request.key)
+                || first.way == Way::Fetch && known.way == Way::Fetch && known.request.key == first.request.key
+        };
+        if self.outbound.iter().any(|(_, outbound)| same(outbound)) {
+            return;
+        }
+        let now_ms = self.shared.now_ms();
+        let at = if targets.len() > 1 { self.shared.origins.first(&targets, now_ms) } else { 0 };
+        let id = self.outbound.insert(Outbound::new(targets, at, now_ms));
+        self.errands.push(Errand::Dial(id));
+        self.wake();
+    }
+
+    /// Has streams fetched that are wanted from now on.
+    fn fetch_wanted(&mut self) {
+        for id in self.relay.take_wanted() {
+            let Some(key) = self.relay.stream(id).map(|stream| stream.key.to_string()) else { continue };
+            let wish = self.shared.origins.take_wish(&key).or_else(|| self.plain_wish(&key));
+            match wish.map(|wish| self.targets_of(&wish)).filter(|targets| !targets.is_empty()) {
+                Some(targets) => self.see_to(targets),
+                None => self.relay.end_fetch(&key),
             }
-            let id = self.outbound.insert(Outbound {
-                target: Box::new(target),
-                state: ForwardState::Connecting,
-                since_ms: now_ms,
-                due_ms: now_ms,
-                failures: 0,
-                retries: 0,
-                sent_bytes: 0,
-                connection: None,
-                error: String::new(),
-            });
-            self.errands.push(Errand::Dial(id));
         }
-        if !self.errands.is_empty() {
-            self.wake();
-        }
+    }
+
+    /// Nobody has said more than the stream's name.
+    fn plain_wish(&self, key: &str) -> Option<Wish> {
+        let (vhost, url) = key.split_once('/')?;
+        let (app, stream) = url.rsplit_once('/')?;
+        let config = self.shared.config();
+        let address = StreamAddress::resolve(&format!("rtmp://{vhost}/{app}"), app, stream).ok()?;
+        let request = Request::of(0, address, config.vhost_named(vhost)?);
+        Some(Wish { request, path: String::new(), by_flv: false })
+    }
+
+    fn targets_of(&self, wish: &Wish) -> Vec<Target> {
+        let request = Request { id: 0, ..wish.request.clone() };
+        E::origins(&request, Way::Fetch, wish.by_flv, &self.path_on(&wish.path, &request.key))
     }
 
     /// What has come up since this was asked last.
     pub(crate) fn take_errands(&mut self) -> Vec<Errand> {
+        self.fetch_wanted();
         std::mem::take(&mut self.errands)
     }
 
@@ -193,23 +304,27 @@ impl<E: Endpoints> Shard<E> {
     pub(crate) fn next_step(&mut self, id: usize) -> Step {
         let now_ms = self.shared.now_ms();
         let Some(outbound) = self.outbound.get_mut(id) else { return Step::End };
-        if !self.relay.is_published(&outbound.target.request.key) {
+        let (key, fetches) = (outbound.key().to_owned(), outbound.way() == Way::Fetch);
+        let published = self.relay.is_published(&key);
+        let wanted = if fetches { self.relay.is_fetched(&key) && !published } else { published };
+        if !wanted {
             self.outbound.remove(id);
+            if fetches {
+                self.relay.end_fetch(&key);
+            }
             return Step::End;
         }
         if now_ms < outbound.due_ms {
             return Step::Wait(Duration::from_millis(outbound.due_ms - now_ms));
         }
         outbound.enter(ForwardState::Connecting, now_ms);
-        Step::Dial { host: outbound.target.host.clone(), port: outbound.target.port }
+        let Target { host, port, patience_ms, .. } = outbound.target();
+        Step::Dial { host: host.clone(), port: *port, within: Duration::from_millis(*patience_ms) }
     }
 
     /// A target cannot be reached.
     pub(crate) fn not_dialed(&mut self, id: usize, error: String) {
-        let now_ms = self.shared.now_ms();
-        if let Some(outbound) = self.outbound.get_mut(id) {
-            outbound.failed(now_ms, error);
-        }
+        self.outbound_failed(id, error, true);
     }
 
     /// Takes a connection to a target in; returns its place.
@@ -218,9 +333,10 @@ impl<E: Endpoints> Shard<E> {
     /// There is nothing to be done with it, and why.
     pub(crate) fn insert_outbound(&mut self, id: usize, descriptor: RawFd, peer: SocketAddr) -> Result<usize, String> {
         let outbound = self.outbound.get(id).ok_or("it is not wanted any more")?;
-        let session = E::dial(&outbound.target, &self.shared.context()).ok_or("no such place")?;
-        let tls = match outbound.target.tls {
-            true => Some(self.connector()?.connect(&outbound.target.host).map_err(|error| format!("TLS: {error}"))?),
+        let target = outbound.target();
+        let session = E::dial(target, &self.shared.context()).ok_or("no such place")?;
+        let tls = match target.tls {
+            true => Some(self.connector()?.connect(&target.host).map_err(|error| format!("TLS: {error}"))?),
             false => None,
         };
         if !self.admit() {
@@ -240,41 +356,122 @@ impl<E: Endpoints> Shard<E> {
         self.shared.connector.get_or_init(tls::Connector::new).as_ref().map_err(Clone::clone)
     }
 
-    /// A connection to a target plays its stream.
-    pub(super) fn outbound_plays(&mut self, id: usize) {
+    /// Media flows on a connection that was opened to a target.
+    pub(super) fn outbound_flows(&mut self, id: usize) {
         let now_ms = self.shared.now_ms();
-        if let Some(outbound) = self.outbound.get_mut(id) {
-            outbound.enter(ForwardState::Publishing, now_ms);
-            outbound.error.clear();
-            tracing::info!(stream = %outbound.target.request.key, to = %outbound.target.name, "forward");
-        }
+        let Some(outbound) = self.outbound.get_mut(id) else { return };
+        (outbound.served, outbound.refusals, outbound.hops) = (true, 0, 0);
+        outbound.error.clear();
+        let (stream, to) = (outbound.key(), &outbound.target().name);
+        let state = match outbound.way() {
+            Way::Fetch => {
+                tracing::info!(%stream, from = %to, "fetch");
+                ForwardState::Playing
+            }
+            Way::Forward | Way::Relay => {
+                tracing::info!(%stream, %to, "forward");
+                ForwardState::Publishing
+            }
+        };
+        self.shared.origins.note_success(&self.outbound[id].targets[self.outbound[id].at]);
+        self.outbound[id].enter(state, now_ms);
     }
 
-    /// A connection to a target has ended.
-    pub(super) fn outbound_ended(&mut self, id: usize, reason: &CloseReason, sent_bytes: u64) {
+    /// A connection that was opened to a target has ended.
+    pub(super) fn outbound_ended(&mut self, id: usize, reason: &CloseReason, connection: &Connection<E>) {
         let now_ms = self.shared.now_ms();
         let Some(outbound) = self.outbound.get_mut(id) else { return };
         outbound.connection = None;
-        outbound.sent_bytes += sent_bytes;
-        if matches!(reason, CloseReason::Unpublished) {
-            // Another publish, if there is one already, is not to wait.
-            outbound.due_ms = now_ms;
-        } else {
-            outbound.failed(now_ms, reason.to_string());
+        let fetches = outbound.way() == Way::Fetch;
+        outbound.bytes += if fetches { connection.received_bytes } else { connection.sent_bytes };
+        match reason {
+            // Another publish, if there is one already, is not to wait; nor who plays again.
+            CloseReason::Unpublished | CloseReason::Unseen(_) | CloseReason::Replaced => {
+                outbound.enter(ForwardState::Waiting, now_ms);
+                (outbound.due_ms, outbound.lost_ms) = (now_ms, None);
+            }
+            CloseReason::Redirected(url) => {
+                let found = E::redirected(outbound.target(), url).filter(|_| outbound.hops < HOPS_MAX);
+                match found {
+                    Some(target) => {
+                        outbound.hops += 1;
+                        tracing::debug!(stream = %outbound.key(), from = %target.name, "sent elsewhere");
+                        outbound.detour = Some(Box::new(target));
+                        outbound.due_ms = now_ms;
+                    }
+                    None => {
+                        outbound.hops = 0;
+                        self.outbound_failed(id, format!("it sends us to {url}, which is no use"), false);
+                    }
+                }
+            }
+            reason => {
+                let refused = matches!(reason, CloseReason::Refused(_));
+                let fault = !refused && !matches!(reason, CloseReason::ResponseEnded | CloseReason::Drained);
+                self.outbound_failed(id, reason.to_string(), fault);
+                if refused {
+                    self.outbound_refused(id, reason);
+                }
+            }
+        }
+    }
+
+    /// The target at hand will not do: on to the next. It is to blame, or there is just nothing to be had.
+    fn outbound_failed(&mut self, id: usize, error: String, to_blame: bool) {
+        let now_ms = self.shared.now_ms();
+        let Some(outbound) = self.outbound.get_mut(id) else { return };
+        if to_blame {
+            self.shared.origins.note_failure(&outbound.targets[outbound.at], now_ms);
+        }
+        let count = outbound.targets.len();
+        let next =
+            if count > 1 { self.shared.origins.next(&outbound.targets, (outbound.at + 1) % count, now_ms) } else { 0 };
+        let all = outbound.failed(now_ms, next, error);
+        if outbound.way() != Way::Fetch {
+            return;
+        }
+        let key = outbound.key().to_owned();
+        if all {
+            self.relay.fetch_failed(&key);
+        }
+        // Somebody has asked since with another token, perhaps.
+        if let Some(wish) = self.shared.origins.take_wish(&key) {
+            let targets = self.targets_of(&wish);
+            if targets.len() == count {
+                self.outbound[id].targets = targets;
+            }
+        }
+    }
+
+    /// A target does not want what is published here.
+    fn outbound_refused(&mut self, id: usize, reason: &CloseReason) {
+        let Some(outbound) = self.outbound.get_mut(id).filter(|outbound| outbound.way() == Way::Relay) else { return };
+        outbound.refusals += u64::from(outbound.tried == 0);
+        if outbound.refusals < if outbound.served { REFUSALS_MAX } else { 1 } {
+            return;
+        }
+        let publisher = self.relay.publisher_of(outbound.key()).copied();
+        if let Some(publisher) = publisher {
+            self.dismiss(publisher, CloseReason::Refused(reason.to_string()));
         }
     }
 
     /// What the control plane is told of the targets.
     pub(super) fn forward_reports(&self) -> Vec<ForwardReport> {
-        let report = |outbound: &Outbound| ForwardReport {
-            key: outbound.target.request.key.clone(),
-            to: outbound.target.name.clone(),
-            state: outbound.state,
-            since_ms: outbound.since_ms,
-            sent_bytes: outbound.sent_bytes
-                + outbound.connection.and_then(|token| self.client(token)).map_or(0, |open| open.sent_bytes),
-            retries: outbound.retries,
-            error: outbound.error.clone(),
+        let report = |outbound: &Outbound| {
+            let fetched = outbound.way() == Way::Fetch;
+            let open = outbound.connection.and_then(|token| self.client(token));
+            ForwardReport {
+                key: outbound.key().to_owned(),
+                fetched,
+                to: outbound.target().name.clone(),
+                state: outbound.state,
+                since_ms: outbound.since_ms,
+                bytes: outbound.bytes
+                    + open.map_or(0, |open| if fetched { open.received_bytes } else { open.sent_bytes }),
+                retries: outbound.retries,
+                error: outbound.error.clone(),
+            }
         };
         self.outbound.iter().map(|(_, outbound)| report(outbound)).collect()
     }

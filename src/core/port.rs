@@ -40,6 +40,13 @@ pub trait Endpoints: fmt::Debug + Sized + 'static {
     /// `urls`. `path` are the marks of the servers that the stream has come through.
     fn targets(request: &Request, urls: Option<&[String]>, path: &str) -> Vec<Target>;
 
+    /// Where a stream may be fetched from, or is taken to that is published here, in the order of the configuration.
+    /// `by_flv` is what its first player takes.
+    fn origins(request: &Request, way: Way, by_flv: bool, path: &str) -> Vec<Target>;
+
+    /// The same by another URL, to which a target has sent us; `None` if that is no place for it.
+    fn redirected(target: &Target, url: &str) -> Option<Target>;
+
     /// The session of a connection that has just been opened to a target; `None` if that is no place for it.
     fn dial(target: &Target, context: &Context<'_>) -> Option<Self::Session>;
 }
@@ -66,9 +73,23 @@ impl<'a> Context<'a> {
     }
 }
 
-/// A connection that the server opens by itself, again and again, for as long as a stream is published.
+/// What the server opens a connection for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Way {
+    /// A publish is pushed on to others as well. SRS: `forward`.
+    Forward,
+    /// A publish is taken to an origin. SRS: `mode remote`.
+    Relay,
+    /// A stream is fetched from an origin.
+    Fetch,
+}
+
+/// A place that the server opens a connection to by itself, again and again, for as long as a stream is published or
+/// wanted.
 #[derive(Clone, Debug)]
 pub struct Target {
+    /// What for.
+    pub way: Way,
     /// The stream.
     pub request: Request,
     /// Host name or address, without brackets.
@@ -83,6 +104,10 @@ pub struct Target {
     pub name: String,
     /// The marks of the servers that the stream has come through, ours included.
     pub path: String,
+    /// How long it may take until something happens, in ms: an answer, media.
+    pub patience_ms: u64,
+    /// How long media may be waited for that is not there yet, in ms.
+    pub wait_ms: u64,
 }
 
 /// A protocol's machine for one connection, sans I/O. Mutate it, then drain [`Self::poll`], then send
@@ -414,6 +439,9 @@ pub enum CloseReason {
     /// What it came for.
     #[error("its stream is not published any more")]
     Unpublished,
+    /// To another server, by its URL.
+    #[error("it is at {0}")]
+    Redirected(String),
     /// By the API.
     #[error("an operator has disconnected it")]
     Kicked,

@@ -3,6 +3,7 @@
 use super::{
     audience::AtEnd,
     port::{CloseReason, Id},
+    splice::Splice,
 };
 use crate::{
     config,
@@ -52,6 +53,8 @@ pub(super) struct Publish {
     pub(super) for_programs: Option<Box<programs::Publish>>,
     /// They know.
     pub(super) has_programs: bool,
+    /// It goes on where another origin has been lost, and is looked through until the place is found.
+    pub(super) splice: Option<Box<Splice>>,
 }
 
 /// What was published so far.
@@ -108,6 +111,7 @@ impl Publish {
             on_end,
             for_programs: None,
             has_programs: false,
+            splice: None,
         }
     }
 
@@ -124,6 +128,11 @@ impl Publish {
             }
         }
         Ok(self.summary.count(tag))
+    }
+
+    /// Takes note of it that something has come.
+    pub(super) fn hear(&mut self, now_ms: u64) {
+        self.heard_ms = Some(now_ms);
     }
 
     /// Whether this shard is the stream's home.

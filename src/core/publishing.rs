@@ -3,16 +3,18 @@
 use super::{
     Outcome, Shard, ShardMessage,
     access::Access,
+    audience::AtEnd,
     connection::{Connection, Pending, Turn, Wanted, Wish},
     messages::Publisher,
     place,
     port::{CloseReason, Endpoints, Id, Request, Session, Word},
     publish::{Publish, Summary, Target},
     settings::stream_settings,
+    splice::Splice,
     told::FileEvents,
 };
 use crate::{
-    config::{Action, Takeover},
+    config::{Action, Takeover, Vhost},
     media::Settings,
     mesh::relay::{Busy, StreamId},
     programs,
@@ -34,6 +36,10 @@ impl<E: Endpoints> Shard<E> {
         connection: &mut Connection<E>,
         request: Box<Request>,
     ) -> Outcome {
+        if connection.outbound.is_some() {
+            // The server's own: nobody is asked.
+            return self.publish(id, connection, request, 0);
+        }
         if let Some(event) = self.connect_event(connection, &request) {
             connection.wish = Some(Wish::Connect(Box::new(Wanted::Publish(request))));
             return Outcome::Ask { event, unread: Vec::new() };
@@ -66,10 +72,13 @@ impl<E: Endpoints> Shard<E> {
         tries: usize,
     ) -> Outcome {
         let Request { id: number, ref key, ref vhost, .. } = *request;
-        let on_end = self.unpublish_event(connection, &request);
+        let fetched = connection.outbound.is_some();
+        // Hooks know of what comes in by itself.
+        let on_end = if fetched { AtEnd::default() } else { self.unpublish_event(connection, &request) };
         let settings = stream_settings(vhost);
         let told = self.file_events(connection, &request);
-        let replace = vhost.publish.takeover == Takeover::Replace;
+        // Whoever publishes here goes before what is fetched, which does without hooks.
+        let replace = !fetched && (vhost.publish.takeover == Takeover::Replace || self.relay.has_fetcher(key));
         if connection.publishes.iter().any(|publish| publish.id == number)
             || connection.plays.iter().any(|play| play.id == number)
         {
@@ -86,6 +95,9 @@ impl<E: Endpoints> Shard<E> {
         let new = |target| {
             let mut new = Publish::new(serial, number, target, key.clone(), now_ms, vhost.publish, on_end);
             new.for_programs = Some(for_programs);
+            if fetched {
+                new.settings.normal_timeout_ms = u32::try_from(vhost.cluster.timeout_ms).unwrap_or(u32::MAX);
+            }
             new
         };
         if home == self.relay.me() {
@@ -95,6 +107,7 @@ impl<E: Endpoints> Shard<E> {
             return match self.begin_stream(key, settings, publisher, told) {
                 Ok(stream) => {
                     let mut publish = new(Target::Home(stream));
+                    self.begin_fetched(connection, stream, &mut publish, vhost);
                     self.shared.begin_programs(&mut publish);
                     connection.publishes.push(publish);
                     connection.session.told(Word::Published(number), &self.shared.context());
@@ -105,7 +118,7 @@ impl<E: Endpoints> Shard<E> {
                     follow.into_iter().for_each(|follow| self.follow(follow));
                     Outcome::Continue
                 }
-                Err(_) if self.publisher_may_end(key, tries) => {
+                Err(_) if !fetched && self.publisher_may_end(key, tries) => {
                     connection.pending = Some(Pending::Publish(request));
                     Outcome::Retry { unread: Vec::new() }
                 }
@@ -202,13 +215,18 @@ impl<E: Endpoints> Shard<E> {
         Publisher { shard: self.relay.me(), connection: connection.token(id), publish: serial }
     }
 
-    pub(super) fn end_publish(&mut self, id: usize, connection: &Connection<E>, mut publish: Publish) {
+    /// Ends a publish; players are not told if it goes on from elsewhere.
+    pub(super) fn end_publish(&mut self, id: usize, connection: &Connection<E>, mut publish: Publish, goes_on: bool) {
         let publisher = self.publisher(id, connection, publish.serial);
         match publish.target {
             Target::Home(stream) => {
                 if self.relay.stream(stream).is_some_and(|stream| stream.publisher == Some(publisher)) {
                     self.changed.push(stream);
-                    self.relay.unpublish(stream);
+                    if goes_on {
+                        self.relay.interrupt(stream);
+                    } else {
+                        self.relay.unpublish(stream);
+                    }
                 }
             }
             Target::Remote { shard, stream: Some(stream) } => {
@@ -234,6 +252,9 @@ impl<E: Endpoints> Shard<E> {
         let Some(publish) = connection.publishes.iter_mut().find(|publish| publish.id == number) else {
             return Outcome::Continue;
         };
+        if publish.splice.is_some() {
+            return self.media_spliced(id, connection, number, tag);
+        }
         self.stats.tags_received.add(1);
         // The clock was looked at when the tag came.
         let now_ms = connection.heard_ms;
@@ -259,6 +280,34 @@ impl<E: Endpoints> Shard<E> {
         }
         if report && let Some(publish) = connection.publishes.iter().find(|publish| publish.id == number) {
             log_publish(connection, &publish.summary);
+        }
+        Outcome::Continue
+    }
+
+    /// A publish has begun of what the server has fetched by itself, if it is that.
+    fn begin_fetched(&mut self, connection: &Connection<E>, stream: StreamId, publish: &mut Publish, vhost: &Vhost) {
+        let Some(id) = connection.outbound else { return };
+        self.relay.set_linger(stream, vhost.cluster.linger_ms);
+        let lost_ms = self.outbound.get_mut(id).and_then(|outbound| outbound.lost_ms.take());
+        publish.splice = lost_ms.map(|lost_ms| Box::new(Splice::new(lost_ms)));
+        self.outbound_flows(id);
+    }
+
+    /// A tag has come of what goes on where another origin was lost.
+    fn media_spliced(&mut self, id: usize, connection: &mut Connection<E>, number: Id, tag: Tag) -> Outcome {
+        let now_ms = connection.heard_ms;
+        let found = connection.publishes.iter_mut().find(|publish| publish.id == number);
+        let Some(publish) = found else { return Outcome::Continue };
+        let Some(mut splice) = publish.splice.take() else { return Outcome::Continue };
+        publish.hear(now_ms);
+        let (tags, done) = splice.take(tag, now_ms);
+        for tag in tags {
+            if let Outcome::Close(reason) = self.media(id, connection, number, tag) {
+                return Outcome::Close(reason);
+            }
+        }
+        if let Some(publish) = connection.publishes.iter_mut().find(|publish| publish.id == number && !done) {
+            publish.splice = Some(splice);
         }
         Outcome::Continue
     }

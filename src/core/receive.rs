@@ -7,12 +7,18 @@ use super::{
     budget::Budget,
     connection::{Connection, Pending, Turn, Wanted, Wish},
     member,
+    origins::Wish as Asked,
     play::Play,
     port::{CloseReason, Connect, Endpoints, Id, Output, Request, Session, Sink, Word},
     publish::Publish,
     settings::stream_settings,
 };
-use crate::{config::Action, mesh::seats::Seat, proto::proxy, sys};
+use crate::{
+    config::Action,
+    mesh::{relay::StreamId, seats::Seat},
+    proto::proxy,
+    sys,
+};
 use std::{borrow::Cow, sync::Arc};
 
 /// Messages, and bytes, that a publisher may send at a time, though another shard is behind with its stream.
@@ -244,6 +250,10 @@ impl<E: Endpoints> Shard<E> {
             connection.wish = Some(Wish::Connect(Box::new(Wanted::Play(request, sink))));
             return Outcome::Ask { event, unread: Vec::new() };
         }
+        if request.vhost.cluster.is_edge() && self.goes_round(connection, &request.key) {
+            let why = format!("{}: it is wanted from here: edges that fetch from each other", request.key);
+            return self.refuse_play(id, connection, &request, &why);
+        }
         match self.access(connection, Action::Play, &request) {
             Access::Granted => self.play(id, connection, request, sink),
             Access::Refused(why) => self.refuse_play(id, connection, &request, &why),
@@ -300,7 +310,7 @@ impl<E: Endpoints> Shard<E> {
         let Request { id: play, key, vhost, .. } = request;
         let on_stop = match connection.outbound {
             Some(outbound) => {
-                self.outbound_plays(outbound);
+                self.outbound_flows(outbound);
                 AtEnd::default()
             }
             None => self.stop_event(connection, request),
@@ -310,6 +320,7 @@ impl<E: Endpoints> Shard<E> {
         #[cfg(test)]
         assert!(!key.ends_with("/panic"), "a test asked for a panic");
         let stream = self.relay.open(key, stream_settings(vhost));
+        self.note_wish(connection, request, &sink, stream);
         let Some(found) = self.relay.stream_mut(stream) else { return Outcome::Continue };
         let now_ms = self.shared.now_ms();
         let subscription = found.replica.subscribe().with_burst(sink.burst_ms());
@@ -329,6 +340,16 @@ impl<E: Endpoints> Shard<E> {
         outcome
     }
 
+    /// Takes note of how a stream was asked for that may be to be fetched.
+    fn note_wish(&self, connection: &Connection<E>, request: &Request, sink: &E::Sink, stream: StreamId) {
+        let live = self.relay.stream(stream).is_some_and(|stream| stream.replica.is_live());
+        if request.vhost.cluster.is_edge() && !live {
+            let path = connection.session.peer().path.to_owned();
+            let by_flv = sink.client_type() == "flv-play";
+            self.shared.origins.wish(Asked { request: request.clone(), path, by_flv });
+        }
+    }
+
     pub(super) fn close_service(&mut self, id: usize, connection: &mut Connection<E>, what: Id) {
         if let Some(at) = connection.plays.iter().position(|play| play.id == what) {
             let play = connection.plays.remove(at);
@@ -336,7 +357,7 @@ impl<E: Endpoints> Shard<E> {
         }
         if let Some(at) = connection.publishes.iter().position(|publish| publish.id == what) {
             let publish = connection.publishes.remove(at);
-            self.end_publish(id, connection, publish);
+            self.end_publish(id, connection, publish, false);
         }
     }
 

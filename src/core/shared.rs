@@ -1,6 +1,6 @@
 //! What all shards share; nothing of it is touched on the data path.
 
-use super::{audience::Audience, port::Context, publish::Publish, told::FileEvents};
+use super::{audience::Audience, origins::Origins, port::Context, publish::Publish, told::FileEvents};
 use crate::{
     config::Config,
     control::{
@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub(super) seats: Arc<Seats>,
     /// Who is there, for hooks.
     pub(super) audience: Arc<Audience>,
+    /// Where edges have their streams from.
+    pub(super) origins: Origins,
     /// Segments of streams, for all shards.
     pub(crate) shelf: Arc<Shelf>,
     /// Who writes files.
@@ -93,6 +95,7 @@ impl Shared {
             ktls: sys::has_ktls(),
             seats: Arc::default(),
             audience: Arc::default(),
+            origins: Origins::default(),
             shelf,
             writer: Arc::default(),
             started: Instant::now(),

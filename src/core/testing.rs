@@ -3,7 +3,7 @@
 use super::{
     Shard, Shared,
     port::{
-        CloseReason, Context, Endpoints, Frame, ImageKey, Output, Peer, Request, Session, Sink, Start, Target, Word,
+        CloseReason, Context, Endpoints, Frame, ImageKey, Output, Peer, Request, Session, Sink, Start, Target, Way, Word,
     },
 };
 use crate::{
@@ -33,6 +33,14 @@ impl Endpoints for Silent {
 
     fn targets(_: &Request, _: Option<&[String]>, _: &str) -> Vec<Target> {
         Vec::new()
+    }
+
+    fn origins(_: &Request, _: Way, _: bool, _: &str) -> Vec<Target> {
+        Vec::new()
+    }
+
+    fn redirected(_: &Target, _: &str) -> Option<Target> {
+        None
     }
 
     fn dial(_: &Target, _: &Context<'_>) -> Option<SilentSession> {

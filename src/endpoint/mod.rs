@@ -7,6 +7,7 @@ mod flv;
 mod forward;
 mod hls;
 mod http;
+mod pull;
 mod registry;
 mod rtmp;
 mod ts;

@@ -1,16 +1,17 @@
 //! Every endpoint by its name; what follows from that.
 
-use super::{audio, flv, forward, hls, http, rtmp, ts};
+use super::{audio, flv, forward, hls, http, pull, rtmp, ts};
 use crate::{
     config::{Listen, Service},
     core::port::{
-        CloseReason, Context, Endpoints, Frame, ImageKey, Output, Peer, Request, Session, Sink, Start, Target, Word,
+        CloseReason, Context, Endpoints, Frame, ImageKey, Output, Peer, Request, Session, Sink, Start, Target, Way,
+        Word,
     },
     media::{Kind, Subscription},
     package::Visit,
     proto::{Write, flv::TagKind, http::live::Format},
 };
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 /// All endpoints.
 #[derive(Debug)]
@@ -36,8 +37,28 @@ impl Endpoints for All {
         forward::targets(request, urls, path)
     }
 
+    fn origins(request: &Request, way: Way, by_flv: bool, path: &str) -> Vec<Target> {
+        pull::targets(request, way, by_flv, path)
+    }
+
+    fn redirected(target: &Target, url: &str) -> Option<Target> {
+        pull::redirected(target, url)
+    }
+
     fn dial(target: &Target, context: &Context<'_>) -> Option<AnySession> {
-        forward::ForwardSession::new(target, context).map(|session| AnySession::Forward(Box::new(session)))
+        match target.way {
+            Way::Forward | Way::Relay => {
+                forward::ForwardSession::new(target, context).map(|session| AnySession::Forward(Box::new(session)))
+            }
+            Way::Fetch => pull::PullSession::new(target, context).map(|session| AnySession::Pull(Box::new(session))),
+        }
+    }
+}
+
+/// What only publishes plays nothing.
+impl From<Infallible> for AnySink {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 
@@ -183,6 +204,7 @@ endpoints! {
         Rtmp(rtmp::RtmpSession),
         Http(http::HttpSession),
         Forward(Box<forward::ForwardSession>),
+        Pull(Box<pull::PullSession>),
     }
     sinks {
         0 Rtmp(rtmp::RtmpSink),

@@ -9,7 +9,7 @@ use crate::{
 use glommio::{spawn_local, timer::Timer};
 use std::{io, rc::Rc, time::Duration};
 
-/// How long one address may take to answer.
+/// How long one address may take to answer at most.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 3;
@@ -53,9 +53,9 @@ async fn see_to_target(local: Rc<Local>, id: usize) {
             Step::Wait(pause) => {
                 Timer::new(pause).await;
             }
-            Step::Dial { host, port } => {
+            Step::Dial { host, port, within } => {
                 let cpus = local.shard.borrow().shared().cpus;
-                let opened = dial(cpus, &host, port).await.map_err(|error| error.to_string());
+                let opened = dial(cpus, &host, port, within.min(CONNECT)).await.map_err(|error| error.to_string());
                 let begun = opened.and_then(|receiver| {
                     let (descriptor, peer) = (receiver.descriptor(), receiver.peer());
                     let place = local.shard.borrow_mut().insert_outbound(id, descriptor, peer)?;
@@ -74,11 +74,11 @@ async fn see_to_target(local: Rc<Local>, id: usize) {
     }
 }
 
-async fn dial(cpus: Option<CpuMask>, host: &str, port: u16) -> io::Result<Receiver> {
+async fn dial(cpus: Option<CpuMask>, host: &str, port: u16, within: Duration) -> io::Result<Receiver> {
     let addresses = LOOKUPS.find(cpus, host, port).await?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses.into_iter().take(ADDRESSES_MAX) {
-        match Receiver::connect(address, CONNECT).await {
+        match Receiver::connect(address, within).await {
             Ok(receiver) => return Ok(receiver),
             Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
         }

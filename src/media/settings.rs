@@ -32,6 +32,8 @@ pub struct Settings {
     pub mr_latency_ms: Option<u64>,
     /// Time in ms without players after which the publisher goes; 0 is never. SRS: `kickoff_for_idle`.
     pub kickoff_ms: u64,
+    /// It is fetched from elsewhere when it is wanted and nobody publishes it. SRS: `mode remote`.
+    pub fetched: bool,
 }
 
 impl Settings {
@@ -50,6 +52,7 @@ impl Settings {
         reduce_sequence_header: false,
         mr_latency_ms: None,
         kickoff_ms: 0,
+        fetched: false,
     };
 
     /// Whether each player gets one tag at a time.

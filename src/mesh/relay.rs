@@ -8,6 +8,7 @@
 //! * When a ring is full, tags of a stream are left out up to its next keyframe: a gap.
 
 mod due;
+mod fetch;
 mod guests;
 mod idle;
 mod linger;
@@ -31,6 +32,7 @@ use crate::{
     stats::ShardStats,
 };
 use due::Due;
+use fetch::Fetch;
 use hashbrown::HashMap;
 use slab::Slab;
 use std::{collections::VecDeque, sync::Arc};
@@ -54,6 +56,8 @@ pub struct Relay<P, M> {
     due: Due,
     /// Live streams of other shards whose last player has left: as of which subscription, and when.
     lingering: VecDeque<(RelayId, u64)>,
+    /// Streams that are to be fetched.
+    wanted: Vec<StreamId>,
     /// The time when it was last told of it, in ms.
     seen_ms: u64,
     /// The stream that is being worked on, should that end in a panic.
@@ -78,6 +82,7 @@ impl<P, M: Cargo> Relay<P, M> {
             serial: 0,
             due: Due::default(),
             lingering: VecDeque::new(),
+            wanted: Vec::new(),
             seen_ms: 0,
             at: None,
             publishers: 0,
@@ -151,16 +156,6 @@ impl<P, M: Cargo> Relay<P, M> {
         self.streams.get_mut(id)
     }
 
-    /// Whether it is known that nobody publishes a stream.
-    pub fn is_absent(&self, id: StreamId) -> bool {
-        self.is_settled(id) && self.streams.get(id).is_none_or(|stream| !stream.replica.is_live())
-    }
-
-    /// Whether a stream's home knows that it is wanted here, and has said whether somebody publishes it.
-    pub fn is_settled(&self, id: StreamId) -> bool {
-        self.streams.get(id).is_none_or(|stream| stream.relay.is_none() || stream.answered)
-    }
-
     /// Every stream.
     pub fn streams(&self) -> impl Iterator<Item = (StreamId, &Stream<P>)> {
         self.streams.iter()
@@ -217,6 +212,9 @@ impl<P, M: Cargo> Relay<P, M> {
             let key = Arc::clone(&stream.key);
             self.mesh.send(home, Message::Subscribe { key, settings: Box::new(settings), relay });
         }
+        if home == self.mesh.me() {
+            self.want(id);
+        }
         id
     }
 
@@ -260,6 +258,9 @@ impl<P, M: Cargo> Relay<P, M> {
     pub fn unpublish(&mut self, id: StreamId) {
         self.end(id, false);
         self.release(id);
+        if self.streams.get(id).is_some_and(|stream| !stream.is_unseen()) {
+            self.want(id);
+        }
     }
 
     /// Ends a publish for another one to take over: players are not told. Returns the publisher.
@@ -272,6 +273,7 @@ impl<P, M: Cargo> Relay<P, M> {
         rest.into_iter().for_each(|entry| self.deliver(id, entry));
         let stream = self.streams.get_mut(id)?;
         let publisher = stream.publisher.take();
+        stream.linger_ms = None;
         self.publishers -= u64::from(publisher.is_some());
         stream.replica.end(silent);
         for interest in &stream.interested {
@@ -348,7 +350,11 @@ impl<P, M: Cargo> Relay<P, M> {
                     // Its tags wait in the ring for this shard's tick.
                     replica.schedule.set_polled(true);
                 }),
-                Message::Absent { relay } => {
+                Message::Absent { relay, asked } => {
+                    if let Some(stream) = self.streams.get_mut(relay.slot).filter(|stream| stream.relay == Some(relay))
+                    {
+                        stream.fetch = if asked { Fetch::Asked } else { Fetch::No };
+                    }
                     self.on_replica(relay, changed, |replica| {
                         // Who waits for an answer has it now.
                         replica.schedule.note_change();
@@ -443,9 +449,12 @@ impl<P, M: Cargo> Relay<P, M> {
             self.stats.tags_relayed.add(snapshot.entries.len() as u64);
             self.mesh.send(shard, Message::Begin { relay, snapshot });
         } else {
-            self.mesh.send(shard, Message::Absent { relay });
+            let fetched = stream.replica.settings().fetched && stream.publisher.is_none();
+            let asked = stream.fetch == Fetch::Asked || fetched && stream.fetch == Fetch::No;
+            self.mesh.send(shard, Message::Absent { relay, asked });
         }
         stream.interested.push(Interest { shard, relay, gap: false });
+        self.want(id);
     }
 
     fn unsubscribed(&mut self, shard: usize, key: &str, relay: RelayId, sent: &Sent) {
@@ -479,6 +488,8 @@ impl<P, M: Cargo> Relay<P, M> {
             clock: Clock::default(),
             mix: None,
             idle_since_ms: None,
+            fetch: Fetch::No,
+            linger_ms: None,
         });
         self.by_key.insert(key, id);
         id

@@ -109,6 +109,11 @@ fn split_tc_url(url: &str) -> Option<(&str, &str)> {
     Some((&rest[..end], rest[end..].trim_start_matches('/')))
 }
 
+/// `host:port` as it stands in a URL.
+pub fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// Splits `host:port`, `[v6]:port`.
 pub fn split_port(authority: &str) -> (&str, Option<&str>) {
     if let Some((host, rest)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

@@ -336,14 +336,9 @@ fn old_spellings_are_taken() {
 #[test]
 fn blocks_that_are_not_built() {
     let with = |inside: &str| format!("listen 1; vhost v {{ {inside} }}");
-    assert!(
-        load(&with("srt { enabled off; srt_to_rtmp on; } cluster { mode local; } rtc { }"), &[]).warnings.is_empty()
-    );
+    assert!(load(&with("srt { enabled off; srt_to_rtmp on; } rtc { }"), &[]).warnings.is_empty());
     assert_eq!(first_fault(&with("srt { enabled on; }")), "`srt` is SRS's and not supported: SRT");
-    assert_eq!(
-        first_fault(&with("mode remote; origin 127.0.0.1;")),
-        "`cluster` is SRS's and not supported: edge and origin clusters"
-    );
+    assert_eq!(first_fault(&with("mode remote; origin 127.0.0.1;")), "");
     assert_eq!(first_fault(&with("srt { enabeld on; }")), "`enabeld` is not known in `srt`");
     assert_eq!(first_fault(&with("http_remux { } http_remux { }")), "`http_remux` is set twice");
     assert_eq!(first_fault(&with("srt_server { enabled on; }")), "`srt_server` is not known in `vhost`");

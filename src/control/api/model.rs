@@ -318,7 +318,7 @@ impl Forward {
             to: report.to.clone(),
             state: report.state.name(),
             since_ms: since_1970_ms + report.since_ms,
-            send_bytes: report.sent_bytes,
+            send_bytes: report.bytes,
             retries: report.retries,
             error: Some(report.error.clone()).filter(|error| !error.is_empty()),
         }

@@ -9,12 +9,16 @@ pub(crate) use sink::ForwardSink;
 
 use crate::{
     config::{DEFAULT_VHOST, Destination},
-    core::port::{CloseReason, Context, HANDSHAKE_MS_MAX, Output, Peer, Request, Session, Target, Word},
-    proto::rtmp::{
-        client::{ClientSession, Event, Role},
-        handshake::Scheme,
-        server::FORWARDED_BY,
-        url::RtmpUrl,
+    core::port::{CloseReason, Context, HANDSHAKE_MS_MAX, Output, Peer, Request, Session, Target, Way, Word},
+    proto::{
+        address::authority,
+        amf::Value,
+        rtmp::{
+            client::{ClientSession, Event, Role},
+            handshake::Scheme,
+            server::FORWARDED_BY,
+            url::RtmpUrl,
+        },
     },
 };
 
@@ -28,6 +32,7 @@ pub(crate) struct ForwardSession {
     request: Request,
     queue: Vec<Output<ForwardSink>>,
     begun_ms: u64,
+    patience_ms: u64,
     publishing: bool,
 }
 
@@ -37,10 +42,11 @@ impl ForwardSession {
         let url = RtmpUrl::parse(&target.url).ok()?;
         let rtmp = ClientSession::start(url, Role::Publish, Scheme::Simple, fastrand::u64(..));
         Some(Self {
-            rtmp: rtmp.with_property(FORWARDED_BY, target.path.clone()),
+            rtmp: rtmp.with_property(FORWARDED_BY, Value::string(target.path.clone())),
             request: target.request.clone(),
             queue: Vec::new(),
             begun_ms: context.now_ms,
+            patience_ms: target.patience_ms,
             publishing: false,
         })
     }
@@ -49,6 +55,9 @@ impl ForwardSession {
 /// Where a publish is pushed on to: as its vhost says, or as the backend has answered.
 pub(super) fn targets(request: &Request, urls: Option<&[String]>, path: &str) -> Vec<Target> {
     let target = |tls, host: String, port, url: RtmpUrl| Target {
+        way: Way::Forward,
+        patience_ms: HANDSHAKE_MS_MAX,
+        wait_ms: HANDSHAKE_MS_MAX,
         request: request.clone(),
         name: format!(
             "{}://{}/{}",
@@ -85,10 +94,6 @@ fn same_stream(request: &Request, to: &Destination) -> RtmpUrl {
     RtmpUrl { tls: to.tls, host, port: to.port, app, stream }
 }
 
-fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
 fn without_query(app: &str) -> &str {
     app.split('?').next().unwrap_or_default()
 }
@@ -112,6 +117,7 @@ impl Session for ForwardSession {
                         return Err(CloseReason::Refused(format!("the destination answers {told}")));
                     }
                 }
+                Some(Event::Redirect(url)) => return Err(CloseReason::Redirected(url)),
                 Some(Event::Publishing | Event::Playing | Event::StreamEof | Event::Tag(_)) => {}
             }
         }
@@ -138,12 +144,12 @@ impl Session for ForwardSession {
     }
 
     fn deadline(&self, _: bool) -> Option<u64> {
-        (!self.publishing).then_some(self.begun_ms + HANDSHAKE_MS_MAX)
+        (!self.publishing).then_some(self.begun_ms + self.patience_ms)
     }
 
     fn timeout(&mut self, busy: bool, context: &Context<'_>) -> Option<CloseReason> {
         self.deadline(busy).filter(|deadline_ms| *deadline_ms <= context.now_ms)?;
-        Some(CloseReason::Late(format!("the destination takes no publish within {} s", HANDSHAKE_MS_MAX / 1000)))
+        Some(CloseReason::Late(format!("the destination takes no publish within {} ms", self.patience_ms)))
     }
 
     fn peer(&self) -> Peer<'_> {

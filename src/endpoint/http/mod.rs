@@ -71,6 +71,8 @@ pub(crate) struct HttpSession {
     tc_url: String,
     /// The page that the player stands in.
     referer: String,
+    /// The marks of the servers that ask.
+    path: String,
     /// The request for a playlist or a segment that is to be answered.
     asked: Option<Box<Packaged>>,
     /// What it is answered while that is made, and how many chunks have been sent of it.
@@ -115,6 +117,7 @@ impl HttpSession {
             pinged: false,
             tc_url: String::new(),
             referer: String::new(),
+            path: String::new(),
             asked: None,
             growing: None,
             second: None,
@@ -139,7 +142,7 @@ impl HttpSession {
         let framing = response.framing();
         self.keep_alive = head.keep_alive && framing == Framing::Chunked;
         self.websocket = (framing == Framing::WebSocket).then(websocket::Reader::default);
-        (self.tc_url, self.referer) = (tc_url, head.referer);
+        (self.tc_url, self.referer, self.path) = (tc_url, head.referer, head.forwarded_by);
         (self.requested, self.heard_ms) = (true, context.now_ms);
         if self.websocket.is_some() && head.foreign && !config.http.crossdomain {
             // No header keeps a page from what a WebSocket brings it.
@@ -375,7 +378,13 @@ impl Session for HttpSession {
         if let Some(second) = &self.second {
             return Peer { tc_url: &second.tc_url, page_url: &second.page_url, ..Peer::default() };
         }
-        Peer { tc_url: &self.tc_url, page_url: &self.referer, position: self.position, ..Peer::default() }
+        Peer {
+            tc_url: &self.tc_url,
+            page_url: &self.referer,
+            path: &self.path,
+            position: self.position,
+            ..Peer::default()
+        }
     }
 
     fn into_unread(self) -> Vec<u8> {

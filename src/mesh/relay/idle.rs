@@ -33,11 +33,11 @@ impl<P, M: Cargo> Relay<P, M> {
     {
         let (mut late, mut next_ms) = (Vec::new(), u64::MAX);
         for (_, stream) in &mut self.streams {
-            let kickoff_ms = stream.replica.settings().kickoff_ms;
-            if kickoff_ms == 0 || stream.publisher.is_none() || !stream.is_unseen() {
+            let kickoff_ms = stream.linger_ms.or(Some(stream.replica.settings().kickoff_ms).filter(|ms| *ms > 0));
+            let Some(kickoff_ms) = kickoff_ms.filter(|_| stream.publisher.is_some() && stream.is_unseen()) else {
                 stream.idle_since_ms = None;
                 continue;
-            }
+            };
             let due_ms = *stream.idle_since_ms.get_or_insert(now_ms) + kickoff_ms;
             if now_ms >= due_ms {
                 late.extend(stream.publisher.clone().map(|publisher| (publisher, kickoff_ms)));

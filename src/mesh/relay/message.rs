@@ -49,6 +49,8 @@ pub enum Message<M> {
     Absent {
         /// The receiver's id.
         relay: RelayId,
+        /// It is being asked for elsewhere.
+        asked: bool,
     },
     /// From the home: a tag.
     Tag {

@@ -1,6 +1,9 @@
 //! One stream as a shard's table has it, and the shards that want it.
 
-use super::message::{Message, RelayId, Sent};
+use super::{
+    fetch::Fetch,
+    message::{Message, RelayId, Sent},
+};
 use crate::{
     media::{Clock, Mix, Replica},
     mesh::ring::{Cargo, Mesh},
@@ -33,6 +36,10 @@ pub struct Stream<P> {
     pub(super) mix: Option<Mix>,
     /// Since when it is published to nobody, in ms; on the home shard only, if anybody asks.
     pub(super) idle_since_ms: Option<u64>,
+    /// Whether it is fetched from elsewhere; on other shards, whether the home is asking for it.
+    pub(super) fetch: Fetch,
+    /// Its publisher has fetched it, and goes so long after its last player, in ms.
+    pub(super) linger_ms: Option<u64>,
 }
 
 impl<P> Stream<P> {

@@ -3,6 +3,7 @@
 //! A head is read strictly: what two parties could understand differently is refused, so that nothing can be
 //! smuggled past whoever stands before or behind.
 
+pub mod client;
 pub mod live;
 pub mod url;
 pub mod websocket;
@@ -17,6 +18,10 @@ pub const FIELDS_MAX: usize = 64;
 
 /// Where proxies say whom a request is from: a list, the last one nearest.
 const FORWARDED_FOR: &str = "x-forwarded-for";
+/// The field by which servers that fetch a stream find that it goes round; ours.
+pub const FORWARDED_BY: &str = "corecast-forwarded-by";
+/// Most bytes of it that are kept.
+const FORWARDED_BY_MAX: usize = 1 << 10;
 /// The same of one proxy, in nginx's words.
 const REAL_IP: &str = "x-real-ip";
 
@@ -86,6 +91,8 @@ pub struct Head {
     pub referer: String,
     /// Whom the request is from, in a proxy's words: all of `X-Forwarded-For`, else `X-Real-IP`; mostly empty.
     pub forwarded_for: String,
+    /// The marks of the servers that ask ([`FORWARDED_BY`]); mostly empty.
+    pub forwarded_by: String,
     /// The part of what is there that is wanted (RFC 9110 §14.2), as it stands.
     pub range: Option<String>,
     /// Tags of what the client has (RFC 9110 §13.1.2), and of what `range` is of (§13.1.5), as they stand.
@@ -142,6 +149,11 @@ impl Head {
             websocket_key: key.map(str::to_owned),
             referer,
             forwarded_for: fields.forwarded_for(),
+            forwarded_by: fields
+                .one(FORWARDED_BY)
+                .filter(|path| path.len() <= FORWARDED_BY_MAX)
+                .unwrap_or_default()
+                .to_owned(),
             range: fields.one("range").map(str::to_owned),
             if_none_match: fields.one("if-none-match").map(str::to_owned),
             if_range: fields.one("if-range").map(str::to_owned),

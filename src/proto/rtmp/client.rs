@@ -44,6 +44,8 @@ pub enum Event {
         /// For people.
         description: String,
     },
+    /// The stream is elsewhere: its URL, or that of its app, as SRS says it in `ex` of a rejection.
+    Redirect(String),
     /// User control StreamEOF.
     StreamEof,
     /// A tag.
@@ -69,7 +71,7 @@ pub struct ClientSession {
     out: Vec<u8>,
     msid: u32,
     /// What `connect` says besides.
-    extra: Option<(&'static str, String)>,
+    extra: Vec<(&'static str, Value)>,
 }
 
 impl ClientSession {
@@ -82,13 +84,13 @@ impl ClientSession {
         if role == Role::Play {
             inbound.chunks.set_limits(Limits::MEDIA);
         }
-        Self { url, role, handshake, inbound, writer: ChunkWriter::default(), out, msid: 1, extra: None }
+        Self { url, role, handshake, inbound, writer: ChunkWriter::default(), out, msid: 1, extra: Vec::new() }
     }
 
     /// Has `connect` say one thing more.
     #[must_use]
-    pub fn with_property(mut self, name: &'static str, value: String) -> Self {
-        self.extra = Some((name, value));
+    pub fn with_property(mut self, name: &'static str, value: Value) -> Self {
+        self.extra.push((name, value));
         self
     }
 
@@ -227,7 +229,7 @@ impl ClientSession {
             ("tcUrl", Value::string(self.url.tc_url())),
             ("fourCcList", Value::StrictArray(fourccs)),
         ];
-        properties.extend(self.extra.take().map(|(name, value)| (name, Value::string(value))));
+        properties.append(&mut self.extra);
         self.command(
             0,
             "connect",
@@ -276,7 +278,17 @@ pub fn set_data_frame(body: &[u8]) -> Vec<u8> {
     whole
 }
 
+/// Where a rejection sends its client: `ex.redirect2` is the stream's URL, `ex.redirect` tcUrl's.
+fn redirect(info: &Value) -> Option<String> {
+    let ex = info.property("ex")?;
+    let at = |key| ex.property(key).and_then(Value::as_str).filter(|url| !url.is_empty()).map(str::to_owned);
+    at("redirect2").or_else(|| at("redirect"))
+}
+
 fn status(info: &Value) -> Event {
+    if let Some(url) = redirect(info) {
+        return Event::Redirect(url);
+    }
     let text = |key| info.property(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     match text("code").as_str() {
         "NetStream.Publish.Start" => Event::Publishing,

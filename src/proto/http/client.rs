@@ -1,13 +1,11 @@
-//! HTTP-FLV and WebSocket-FLV, the player's side: a request, and the tags of its response.
+//! HTTP-FLV and WebSocket-FLV, the player's side, sans I/O: a request, and the tags of its response.
 
-use bytes::{Buf, Bytes, BytesMut};
-use corecast::proto::{
-    flv::{
-        Tag,
-        file::{self, FlvError},
-    },
-    http::HttpUrl,
+use super::HttpUrl;
+use crate::proto::flv::{
+    Tag,
+    file::{self, FlvError},
 };
+use bytes::{Buf, Bytes, BytesMut};
 
 /// Most bytes of a response's head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -18,13 +16,20 @@ const WEBSOCKET_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 /// What is wrong with a response.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ResponseError {
+pub enum ResponseError {
+    /// Another status than 200, or 101 of a WebSocket.
     #[error("{0}")]
     Refused(String),
+    /// It is to be had there (RFC 9110 §15.4).
+    #[error("it is at {0}")]
+    Elsewhere(String),
+    /// A head, a chunk's header (RFC 9112 §7.1), a frame's (RFC 6455 §5.2) or a back pointer is not as it should be.
     #[error("malformed response")]
     Malformed,
+    /// Of a tag.
     #[error("{0}")]
     Flv(#[from] FlvError),
+    /// By its last chunk, or a closing frame.
     #[error("the response has ended")]
     Ended,
 }
@@ -39,7 +44,7 @@ enum Framing {
 
 /// One response.
 #[derive(Debug)]
-pub(crate) struct FlvSession {
+pub struct FlvSession {
     output: Vec<u8>,
     /// As received.
     wire: BytesMut,
@@ -55,9 +60,9 @@ pub(crate) struct FlvSession {
 }
 
 impl FlvSession {
-    pub(crate) fn start(url: &HttpUrl) -> Self {
-        let mut output =
-            format!("GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: corecast-bench\r\n", url.target, url.authority);
+    /// Asks for a URL; `fields` are more lines of the request's head, each with its end.
+    pub fn start(url: &HttpUrl, fields: &str) -> Self {
+        let mut output = format!("GET {} HTTP/1.1\r\nHost: {}\r\n{fields}", url.target, url.authority);
         if url.websocket {
             output.push_str("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
             output.push_str(&format!("Sec-WebSocket-Key: {WEBSOCKET_KEY}\r\n"));
@@ -75,12 +80,18 @@ impl FlvSession {
         }
     }
 
-    pub(crate) fn take_output(&mut self) -> Vec<u8> {
+    /// What is to be sent, and clears it.
+    pub fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.output)
     }
 
+    /// Bytes of it.
+    pub fn output_len(&self) -> usize {
+        self.output.len()
+    }
+
     /// Whether the server has agreed.
-    pub(crate) fn is_playing(&self) -> bool {
+    pub fn is_playing(&self) -> bool {
         self.framing.is_some()
     }
 
@@ -88,7 +99,7 @@ impl FlvSession {
     ///
     /// # Errors
     /// Any [`ResponseError`]; `Ended` when all tags are taken.
-    pub(crate) fn next_tag(&mut self, input: &mut &[u8]) -> Result<Option<Tag>, ResponseError> {
+    pub fn next_tag(&mut self, input: &mut &[u8]) -> Result<Option<Tag>, ResponseError> {
         match self.take_tag(input)? {
             None if self.ended => Err(ResponseError::Ended),
             found => Ok(found),
@@ -130,12 +141,20 @@ impl FlvSession {
         let Some(end) = self.wire.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
             return if self.wire.len() > HEAD_BYTES_MAX { Err(ResponseError::Malformed) } else { Ok(()) };
         };
-        let head = String::from_utf8_lossy(&self.wire.split_to(end + 4)).to_lowercase();
+        let whole = String::from_utf8_lossy(&self.wire.split_to(end + 4)).into_owned();
+        let head = whole.to_ascii_lowercase();
         let status = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
         self.framing = Some(match status.as_str() {
             "101" => Framing::WebSocket,
             "200" if head.contains("transfer-encoding: chunked") => Framing::Chunked,
             "200" => Framing::Plain,
+            "301" | "302" | "303" | "307" | "308" => {
+                let field = whole.lines().find_map(|line| {
+                    let (name, value) = line.split_once(':')?;
+                    name.eq_ignore_ascii_case("location").then(|| value.trim().to_owned())
+                });
+                return Err(field.map_or(ResponseError::Malformed, ResponseError::Elsewhere));
+            }
             _ => return Err(ResponseError::Refused(format!("status {status}"))),
         });
         Ok(())
@@ -222,7 +241,7 @@ mod tests {
 
     fn tags(head: &str, body: &[u8], cut: usize) -> (Vec<u32>, Option<ResponseError>) {
         let url = HttpUrl::parse("http://h/a.flv").unwrap();
-        let mut session = FlvSession::start(&url);
+        let mut session = FlvSession::start(&url, "");
         let wire = [head.as_bytes(), body].concat();
         let (mut seen, cut) = (Vec::new(), cut.min(wire.len()));
         for mut part in [&wire[..cut], &wire[cut..]] {
@@ -252,6 +271,8 @@ mod tests {
         let ended = [&chunks[..], b"0\r\n\r\n"].concat();
         let (seen, error) = tags("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", &ended, 0);
         assert!(matches!(error, Some(ResponseError::Ended)) && seen == [5, 6], "{seen:?} {error:?}");
+        let moved = tags("HTTP/1.1 302 Found\r\nlocation: http://A/b?C\r\n\r\n", b"", 0).1;
+        assert!(matches!(moved, Some(ResponseError::Elsewhere(at)) if at == "http://A/b?C"));
         assert!(matches!(tags("HTTP/1.1 404 No\r\n\r\n", b"", 0).1, Some(ResponseError::Refused(_))));
     }
 }

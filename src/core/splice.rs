@@ -1,0 +1,194 @@
+//! Where a stream goes on that is fetched from another origin than before: at a keyframe, with nothing twice.
+//!
+//! An origin sends at once what it has kept, back to its newest keyframe. Of that players have had whatever is older
+//! than the loss. So the first tags are held until it is known how much came at once; then media goes on at the first
+//! keyframe that is younger than the loss, or, if there is none, at the next one that comes.
+
+use crate::proto::{
+    codec::{self, Class},
+    flv::Tag,
+};
+use smallvec::SmallVec;
+
+/// What has been kept has come by then, in ms.
+const HELD_MS: u64 = 100;
+/// Most bytes that are held; then only what comes anew counts.
+const HELD_BYTES_MAX: usize = 16 << 20;
+/// A stream without a keyframe by then is taken as it comes, in ms.
+const KEYFRAME_WAIT_MS_MAX: u64 = 20_000;
+/// The same of one that has had no video at all.
+const VIDEO_WAIT_MS_MAX: u64 = 500;
+
+/// Tags that go on.
+pub(super) type Tags = SmallVec<[Tag; 1]>;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Splice {
+    /// When the last tag came before the loss, in ms.
+    lost_ms: u64,
+    /// When the first one came after it.
+    first_ms: Option<u64>,
+    has_video: bool,
+    held: Vec<Held>,
+    held_bytes: usize,
+    /// There was no good keyframe among them.
+    skipping: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    tag: Tag,
+    class: Class,
+    at_ms: u64,
+}
+
+fn is_setup(class: Class) -> bool {
+    matches!(class, Class::Metadata | Class::Header { .. })
+}
+
+impl Splice {
+    pub(super) fn new(lost_ms: u64) -> Self {
+        Self { lost_ms, first_ms: None, has_video: false, held: Vec::new(), held_bytes: 0, skipping: false }
+    }
+
+    /// Takes a tag that has come now; what goes on, and whether all that follows does.
+    pub(super) fn take(&mut self, tag: Tag, now_ms: u64) -> (Tags, bool) {
+        let info = codec::inspect(tag.kind, &tag.body);
+        let first_ms = *self.first_ms.get_or_insert(now_ms);
+        self.has_video |= matches!(info.class, Class::Keyframe | Class::InterFrame);
+        let keyframe = info.class == Class::Keyframe;
+        if self.skipping && keyframe {
+            return (SmallVec::from_iter([tag]), true);
+        }
+        if self.held.is_empty() && !keyframe || self.skipping {
+            if is_setup(info.class) {
+                return (SmallVec::from_iter([tag]), false);
+            }
+            let most_ms = if self.has_video { KEYFRAME_WAIT_MS_MAX } else { VIDEO_WAIT_MS_MAX };
+            if now_ms >= first_ms + most_ms {
+                return (SmallVec::from_iter([tag]), true);
+            }
+            return (Tags::new(), false);
+        }
+        self.held_bytes += tag.body.len();
+        self.held.push(Held { tag, class: info.class, at_ms: now_ms });
+        if self.held_bytes > HELD_BYTES_MAX {
+            return (self.give_up(), false);
+        }
+        if now_ms < self.held[0].at_ms + HELD_MS {
+            return (Tags::new(), false);
+        }
+        match self.good_keyframe() {
+            Some(at) => {
+                let held = std::mem::take(&mut self.held).into_iter().enumerate();
+                let goes_on = |(index, held): &(usize, Held)| *index >= at || is_setup(held.class);
+                (held.filter(goes_on).map(|(_, held)| held.tag).collect(), true)
+            }
+            None => (self.give_up(), false),
+        }
+    }
+
+    /// The first keyframe that is no older than the loss: what came faster than real time behind it was old.
+    fn good_keyframe(&self) -> Option<usize> {
+        let video = |held: &&Held| matches!(held.class, Class::Keyframe | Class::InterFrame);
+        let newest = self.held.iter().rev().find(video)?;
+        let outage_ms = self.held[0].at_ms.saturating_sub(self.lost_ms);
+        self.held.iter().position(|held| {
+            let span_ms = u64::from(newest.tag.timestamp.wrapping_sub(held.tag.timestamp));
+            let passed_ms = newest.at_ms - held.at_ms;
+            held.class == Class::Keyframe && span_ms.saturating_sub(passed_ms) <= outage_ms
+        })
+    }
+
+    /// Setups of what was held; the rest is left out.
+    fn give_up(&mut self) -> Tags {
+        self.skipping = true;
+        self.held_bytes = 0;
+        let held = std::mem::take(&mut self.held);
+        held.into_iter().filter(|held| is_setup(held.class)).map(|held| held.tag).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::flv::TagKind;
+    use bytes::Bytes;
+
+    fn video(timestamp: u32, keyframe: bool) -> Tag {
+        let body = if keyframe { &b"\x17\x01\0\0\0k"[..] } else { &b"\x27\x01\0\0\0i"[..] };
+        Tag { kind: TagKind::Video, timestamp, body: Bytes::from_static(body) }
+    }
+
+    fn header() -> Tag {
+        Tag { kind: TagKind::Video, timestamp: 0, body: Bytes::from_static(b"\x17\0\0\0\0h") }
+    }
+
+    fn sound(timestamp: u32) -> Tag {
+        Tag { kind: TagKind::Audio, timestamp, body: Bytes::from_static(b"\xAF\x01s") }
+    }
+
+    /// What goes on of tags with their arrivals, by timestamps.
+    fn goes_on(splice: &mut Splice, tags: impl IntoIterator<Item = (Tag, u64)>) -> Vec<u32> {
+        let (mut seen, mut done) = (Vec::new(), false);
+        for (tag, now_ms) in tags {
+            if done {
+                seen.push(tag.timestamp);
+                continue;
+            }
+            let (tags, over) = splice.take(tag, now_ms);
+            seen.extend(tags.iter().map(|tag| tag.timestamp));
+            done = over;
+        }
+        seen
+    }
+
+    /// 25 pictures a second from a cached GOP of `cached_ms` on, which comes at once at 10 s; a keyframe each second.
+    fn stream(cached_ms: u32, until_ms: u32) -> impl Iterator<Item = (Tag, u64)> {
+        let frames = (0..until_ms).step_by(40).map(move |at| {
+            let arrived_ms = 10_000 + u64::from(at.saturating_sub(cached_ms));
+            (video(at, at % 1000 == 0), arrived_ms)
+        });
+        [(header(), 10_000)].into_iter().chain(frames)
+    }
+
+    #[test]
+    fn what_was_missed_of_the_kept_gop_is_given() {
+        let seen = goes_on(&mut Splice::new(9000), stream(600, 2000));
+        assert_eq!((seen[0], seen[1], seen[2], seen.len()), (0, 0, 40, 51));
+    }
+
+    #[test]
+    fn what_players_have_had_is_not_given_again() {
+        // 200 ms are missing, and 600 ms come at once: 400 of them are old.
+        let seen = goes_on(&mut Splice::new(9800), stream(600, 2000));
+        assert_eq!((seen[0], seen[1], seen[2]), (0, 1000, 1040));
+    }
+
+    #[test]
+    fn a_later_keyframe_of_what_is_kept_may_do() {
+        // With what is kept come two keyframes, of which one is young enough.
+        let seen = goes_on(&mut Splice::new(9500), stream(1300, 3000));
+        assert_eq!((seen[0], seen[1], seen[2]), (0, 1000, 1040));
+    }
+
+    #[test]
+    fn a_stream_without_video_goes_on_soon() {
+        let sounds = (0..2000).step_by(20).map(|at| (sound(at), 10_000 + u64::from(at)));
+        let seen = goes_on(&mut Splice::new(9800), sounds);
+        assert_eq!((seen[0], seen[1]), (500, 520));
+    }
+
+    #[test]
+    fn what_is_held_is_bounded() {
+        let large = || Tag { body: [&b"\x27\x01\0\0\0"[..], &vec![0; 1 << 20]].concat().into(), ..video(1, false) };
+        let mut splice = Splice::new(0);
+        assert!(splice.take(video(0, true), 10_000).0.is_empty());
+        for _ in 0..64 {
+            assert!(splice.take(large(), 10_000).0.is_empty());
+            assert!(splice.held_bytes <= HELD_BYTES_MAX);
+        }
+        assert_eq!(goes_on(&mut splice, [(video(7, true), 10_001), (sound(8), 10_002)]), [7, 8]);
+    }
+}

@@ -1,0 +1,149 @@
+//! Servers that an edge has its streams from, and takes its publishes to: as targets, whatever is spoken there.
+
+use crate::{
+    config::{Origin, Protocol},
+    core::port::{HANDSHAKE_MS_MAX, IO_MS_MAX, Request, Target, Way},
+    proto::{address::authority, http::HttpUrl, rtmp::url::RtmpUrl},
+};
+
+/// Origins of one vhost that are tried.
+const ORIGINS_MAX: usize = 64;
+
+/// Where a stream of an edge is to be had from, or taken to.
+pub(crate) fn targets(request: &Request, way: Way, by_flv: bool, path: &str) -> Vec<Target> {
+    let cluster = &request.vhost.cluster;
+    let protocol = match (way, cluster.protocol) {
+        (Way::Fetch, Protocol::Rtmp) if cluster.follow_client && by_flv => Protocol::Flv,
+        (Way::Fetch, protocol) => protocol,
+        (Way::Forward | Way::Relay, Protocol::Rtmps) => Protocol::Rtmps,
+        (Way::Forward | Way::Relay, Protocol::Rtmp | Protocol::Flv | Protocol::Flvs) => Protocol::Rtmp,
+    };
+    let one = cluster.origins.len() == 1;
+    let target = |origin: &Origin| {
+        let (host, port) = (&origin.host, origin.port.unwrap_or(protocol.default_port()));
+        let (scheme, url) = match protocol {
+            Protocol::Rtmp => ("rtmp", rtmp_url(request, host, port, false).to_string()),
+            Protocol::Rtmps => ("rtmps", rtmp_url(request, host, port, true).to_string()),
+            Protocol::Flv => ("http", flv_url(request, "http", host, port)),
+            Protocol::Flvs => ("https", flv_url(request, "https", host, port)),
+        };
+        Target {
+            way,
+            request: request.clone(),
+            host: host.clone(),
+            port,
+            tls: protocol.is_tls(),
+            url,
+            name: format!("{scheme}://{}/{}", authority(host, port), request.address.app),
+            path: path.to_owned(),
+            patience_ms: cluster.timeout_ms.min(HANDSHAKE_MS_MAX),
+            // Where there are others, one of them may have it.
+            wait_ms: if one { IO_MS_MAX } else { cluster.timeout_ms },
+        }
+    };
+    cluster.origins.iter().take(ORIGINS_MAX).map(target).collect()
+}
+
+/// The same stream where a target has sent us; `None` if that is no URL of its protocol.
+pub(crate) fn redirected(target: &Target, url: &str) -> Option<Target> {
+    let again = |host: &str, port, tls, url: String, name: String| Target {
+        host: host.to_owned(),
+        port,
+        tls,
+        url,
+        name,
+        ..target.clone()
+    };
+    if let Some(http) = HttpUrl::parse(url).filter(|_| is_http(&target.url)) {
+        let scheme = if http.tls { "https" } else { "http" };
+        let name = format!("{scheme}://{}/{}", authority(&http.host, http.port), target.request.address.app);
+        return Some(again(&http.host, http.port, http.tls, url.to_owned(), name));
+    }
+    let known = RtmpUrl::parse(&target.url).ok()?;
+    let mut found = RtmpUrl::parse(url).ok()?;
+    // It may be the app's alone.
+    let whole = if found.app.is_empty() { found.stream.clone() } else { format!("{}/{}", found.app, found.stream) };
+    if whole == known.app.split('?').next().unwrap_or_default() {
+        (found.app, found.stream) = (known.app.clone(), known.stream.clone());
+    }
+    // A vhost goes on by tcUrl's host, and tokens in the query.
+    if !found.stream.contains('?')
+        && let Some((_, query)) = known.stream.split_once('?')
+    {
+        found.stream = format!("{}?{query}", found.stream);
+    }
+    let scheme = if found.tls { "rtmps" } else { "rtmp" };
+    let name = format!("{scheme}://{}/{}", authority(&found.host, found.port), target.request.address.app);
+    let (host, port, tls) = (found.host.clone(), found.port, found.tls);
+    Some(again(&host, port, tls, found.to_string(), name))
+}
+
+pub(super) fn is_http(url: &str) -> bool {
+    url.starts_with("http")
+}
+
+/// As SRS has it: a vhost stands as tcUrl's host.
+fn rtmp_url(request: &Request, host: &str, port: u16, tls: bool) -> RtmpUrl {
+    let host = request.vhost.cluster.vhost_there(&request.vhost.name).unwrap_or_else(|| host.to_owned());
+    let (app, stream) = (request.address.app.clone(), format!("{}{}", request.address.stream, request.address.param));
+    RtmpUrl { tls, host, port, app, stream }
+}
+
+fn flv_url(request: &Request, scheme: &str, host: &str, port: u16) -> String {
+    let address = &request.address;
+    let mut url =
+        format!("{scheme}://{}/{}/{}.flv{}", authority(host, port), address.app, address.stream, address.param);
+    let vhost = request.vhost.cluster.vhost_there(&request.vhost.name);
+    if let Some(vhost) = vhost.filter(|_| !address.param.contains("vhost=")) {
+        url.push_str(if address.param.contains('?') { "&vhost=" } else { "?vhost=" });
+        url.push_str(&vhost);
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, proto::address::StreamAddress};
+    use std::sync::Arc;
+
+    fn request(vhost: &str, cluster: &str) -> Request {
+        let text = format!("listen 1935; vhost {vhost} {{ cluster {{ mode remote; {cluster} }} }}");
+        let config = Config::parse("test", &text).unwrap();
+        let address = StreamAddress::resolve("rtmp://h/live", "live", "x?token=1").unwrap();
+        Request::of(0, address, &Arc::clone(&config.vhosts[0]))
+    }
+
+    fn urls(request: &Request, way: Way, by_flv: bool) -> Vec<String> {
+        targets(request, way, by_flv, "").into_iter().map(|target| target.url).collect()
+    }
+
+    #[test]
+    fn the_same_stream_at_every_origin() {
+        let edge = request("__defaultVhost__", "origin a b:19;");
+        assert_eq!(urls(&edge, Way::Fetch, true), ["rtmp://a:1935/live/x?token=1", "rtmp://b:19/live/x?token=1"]);
+        let edge = request("v.com", "origin a [::1]:8080; protocol flv; vhost up.[vhost];");
+        let fetched =
+            ["http://a:80/live/x.flv?token=1&vhost=up.v.com", "http://[::1]:8080/live/x.flv?token=1&vhost=up.v.com"];
+        assert_eq!(urls(&edge, Way::Fetch, false), fetched);
+        assert_eq!(urls(&edge, Way::Relay, false)[0], "rtmp://up.v.com:1935/live/x?token=1");
+        let edge = request("v.com", "origin a; follow_client on;");
+        assert_eq!(urls(&edge, Way::Fetch, true), ["http://a:80/live/x.flv?token=1&vhost=v.com"]);
+        assert_eq!(urls(&edge, Way::Fetch, false), ["rtmp://v.com:1935/live/x?token=1"]);
+    }
+
+    #[test]
+    fn redirects_name_the_stream_or_its_app() {
+        let edge = request("v.com", "origin a;");
+        let target = targets(&edge, Way::Fetch, false, "").remove(0);
+        for url in ["rtmp://b:19/live/x?token=1", "rtmp://b:19/live/x", "rtmp://b:19/live"] {
+            let found = redirected(&target, url).unwrap();
+            assert_eq!((&*found.host, found.port, &*found.url), ("b", 19, "rtmp://b:19/live/x?token=1"), "{url}");
+        }
+        assert!(redirected(&target, "http://b/live/x.flv").is_none());
+        let edge = request("v.com", "origin a; protocol flv;");
+        let target = targets(&edge, Way::Fetch, false, "").remove(0);
+        let found = redirected(&target, "https://b/y.flv?z").unwrap();
+        assert_eq!((&*found.host, found.port, found.tls, &*found.url), ("b", 443, true, "https://b/y.flv?z"));
+    }
+}

@@ -1,0 +1,110 @@
+//! Streams of an edge: whoever wants one that nobody publishes here has it fetched from elsewhere.
+
+use super::{Interest, Message, Relay, StreamId};
+use crate::{
+    media::{Settings, Snapshot},
+    mesh::ring::Cargo,
+};
+
+/// How it stands with a stream that is fetched.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Fetch {
+    /// It is not.
+    #[default]
+    No,
+    /// It is being asked for elsewhere; whether it is there is not known.
+    Asked,
+    /// It was not there, or nothing has come of it. It is asked for again.
+    Missing,
+}
+
+impl<P, M: Cargo> Relay<P, M> {
+    /// Whether it is known that nobody publishes a stream.
+    pub fn is_absent(&self, id: StreamId) -> bool {
+        self.is_settled(id)
+            && self.streams.get(id).is_none_or(|stream| !stream.replica.is_live() && stream.fetch != Fetch::Asked)
+    }
+
+    /// Whether a stream's home knows that it is wanted here, and has said whether somebody publishes it.
+    pub fn is_settled(&self, id: StreamId) -> bool {
+        self.streams.get(id).is_none_or(|stream| stream.relay.is_none() || stream.answered)
+    }
+
+    /// Takes note of it that a stream is wanted that is at home here, if it is one to be fetched.
+    pub(super) fn want(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        if stream.replica.settings().fetched && stream.publisher.is_none() && stream.fetch == Fetch::No {
+            stream.fetch = Fetch::Asked;
+            self.wanted.push(id);
+        }
+    }
+
+    /// Has a stream fetched for somebody who reads no log of it.
+    pub fn want_by_name(&mut self, key: &str, settings: Settings) {
+        let id = self.find_or_insert(key, settings);
+        self.want(id);
+    }
+
+    /// Streams that are to be fetched from now on.
+    pub fn take_wanted(&mut self) -> Vec<StreamId> {
+        std::mem::take(&mut self.wanted)
+    }
+
+    /// Whether a stream is still to be fetched.
+    pub fn is_fetched(&self, key: &str) -> bool {
+        self.by_key.get(key).is_some_and(|id| self.streams[*id].fetch != Fetch::No)
+    }
+
+    /// Whoever publishes a stream here has fetched it; it goes when nobody has played the stream for so long, in ms.
+    pub fn set_linger(&mut self, id: StreamId, linger_ms: u64) {
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream.linger_ms = Some(linger_ms);
+        }
+    }
+
+    /// Whether a stream's publisher has fetched it.
+    pub fn has_fetcher(&self, key: &str) -> bool {
+        self.by_key.get(key).is_some_and(|id| {
+            let stream = &self.streams[*id];
+            stream.publisher.is_some() && stream.linger_ms.is_some()
+        })
+    }
+
+    /// A stream could not be had from anywhere, so far.
+    pub fn fetch_failed(&mut self, key: &str) {
+        let Some(&id) = self.by_key.get(key) else { return };
+        let stream = &mut self.streams[id];
+        if stream.fetch != Fetch::Asked || stream.publisher.is_some() {
+            return;
+        }
+        stream.fetch = Fetch::Missing;
+        stream.replica.schedule.note_change();
+        stream.replica.schedule.hurry();
+        for interest in &stream.interested {
+            self.mesh.send(interest.shard, Message::Absent { relay: interest.relay, asked: false });
+        }
+        self.due.arm(id, &mut self.streams[id], self.seen_ms);
+    }
+
+    /// A stream is not fetched any more. Who has had media of it is told that it has ended, unless it is published here.
+    pub fn end_fetch(&mut self, key: &str) {
+        let Some(&id) = self.by_key.get(key) else { return };
+        let stream = &mut self.streams[id];
+        stream.fetch = Fetch::No;
+        if stream.publisher.is_none() {
+            stream.replica.begin(Snapshot::default());
+            stream.replica.end(false);
+            for Interest { shard, relay, .. } in &stream.interested {
+                self.mesh.send(*shard, Message::Begin { relay: *relay, snapshot: Box::default() });
+                self.mesh.send(*shard, Message::End { relay: *relay, silent: false });
+            }
+            self.release(id);
+        }
+    }
+
+    /// Ends a publish that somebody else will go on with: players are not told.
+    pub fn interrupt(&mut self, id: StreamId) {
+        self.end(id, true);
+        self.release(id);
+    }
+}
