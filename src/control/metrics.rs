@@ -298,28 +298,55 @@ fn write_programs(text: &mut Text, programs: &[programs::Report]) {
     }
 }
 
-/// Destinations: how many by their state, and each of the first ones by its name.
+type ForwardRow = (&'static str, &'static str, fn(&ForwardReport) -> u64);
+
+/// Destinations, and where streams are fetched from: how many by their state, and each of the first ones by its name.
 fn write_forwards(text: &mut Text, streams: &[&StreamReport]) {
-    let all = || streams.iter().flat_map(|report| &report.forwards);
-    let name = "corecast_forwards";
-    text.head(name, "gauge", "Destinations of forward, by state.");
-    for state in [ForwardState::Connecting, ForwardState::Publishing, ForwardState::Waiting] {
-        let count = all().filter(|forward| forward.state == state).count();
-        text.line(format_args!("{name}{{state=\"{}\"}} {count}", state.name()));
-    }
-    type Row = (&'static str, &'static str, fn(&ForwardReport) -> u64);
-    let rows: [Row; 3] = [
+    let rows: [ForwardRow; 3] = [
         ("corecast_forward_up", "Whether a stream is published at a destination.", |forward| {
             u64::from(forward.state == ForwardState::Publishing)
         }),
         ("corecast_forward_sent_bytes", "Bytes sent to a destination.", |forward| forward.bytes),
         ("corecast_forward_retries", "Tries to publish at a destination after the first.", |forward| forward.retries),
     ];
+    let all: Vec<&ForwardReport> = streams.iter().flat_map(|report| &report.forwards).collect();
+    let states = [ForwardState::Connecting, ForwardState::Publishing, ForwardState::Waiting];
+    write_servers(text, ("corecast_forwards", "Destinations of forward, by state.", "to"), &all, states, rows);
+    let rows: [ForwardRow; 3] = [
+        ("corecast_fetch_up", "Whether a stream comes from its origin.", |fetch| {
+            u64::from(fetch.state == ForwardState::Playing)
+        }),
+        ("corecast_fetch_received_bytes", "Bytes that have come for a stream from its origins.", |fetch| fetch.bytes),
+        ("corecast_fetch_retries", "Tries to fetch a stream after the first.", |fetch| fetch.retries),
+    ];
+    let all: Vec<&ForwardReport> = streams.iter().filter_map(|report| report.fetch.as_ref()).collect();
+    let states = [ForwardState::Connecting, ForwardState::Playing, ForwardState::Waiting];
+    write_servers(
+        text,
+        ("corecast_fetches", "Streams that are fetched from origins, by state.", "from"),
+        &all,
+        states,
+        rows,
+    );
+}
+
+fn write_servers(
+    text: &mut Text,
+    (name, help, side): (&str, &str, &str),
+    all: &[&ForwardReport],
+    states: [ForwardState; 3],
+    rows: [ForwardRow; 3],
+) {
+    text.head(name, "gauge", help);
+    for state in states {
+        let count = all.iter().filter(|forward| forward.state == state).count();
+        text.line(format_args!("{name}{{state=\"{}\"}} {count}", state.name()));
+    }
     for (name, help, value) in rows {
         text.head(name, "gauge", help);
-        for forward in all().take(FORWARDS_MAX) {
-            let (stream, to) = (escaped(&forward.key), escaped(&forward.to));
-            text.line(format_args!("{name}{{stream=\"{stream}\",to=\"{to}\"}} {}", value(forward)));
+        for forward in all.iter().take(FORWARDS_MAX) {
+            let (stream, server) = (escaped(&forward.key), escaped(&forward.to));
+            text.line(format_args!("{name}{{stream=\"{stream}\",{side}=\"{server}\"}} {}", value(forward)));
         }
     }
 }

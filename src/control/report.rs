@@ -104,7 +104,7 @@ pub struct StreamReport {
     /// Where it is pushed on to; in the whole of all shards' parts alone.
     pub forwards: Vec<ForwardReport>,
     /// Where it is fetched from; likewise.
-    pub pull: Option<ForwardReport>,
+    pub fetch: Option<ForwardReport>,
 }
 
 /// A publish.
@@ -216,7 +216,7 @@ pub(super) fn merge(reports: &[ShardReport]) -> BTreeMap<&str, (StreamReport, Ve
     for forward in reports.iter().flat_map(|report| &report.forwards) {
         if let Some((whole, _)) = merged.get_mut(&*forward.key) {
             if forward.fetched {
-                whole.pull = Some(forward.clone());
+                whole.fetch = Some(forward.clone());
                 continue;
             }
             // A reader of the log like any other; people count players.

@@ -20,6 +20,8 @@ use std::{net::SocketAddr, os::fd::RawFd, time::Duration};
 const PAUSE_MS_MIN: u64 = 250;
 /// Longest pause between two tries, in ms. SRS pauses 3 s.
 const PAUSE_MS_MAX: u64 = 4000;
+/// A stream whose publisher here has gone is fetched so much later, in ms.
+const AGAIN_MS: u64 = 1000;
 /// A connection that has lasted for so long has been a good one, in ms: the next pause is the first again.
 const GOOD_MS: u64 = 10_000;
 /// Servers that a stream may come through, one after the other.
@@ -98,7 +100,7 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    fn new(targets: Vec<Target>, at: usize, now_ms: u64) -> Self {
+    fn new(targets: Vec<Target>, at: usize, now_ms: u64, due_ms: u64) -> Self {
         Self {
             targets,
             at,
@@ -106,7 +108,7 @@ impl Outbound {
             hops: 0,
             state: ForwardState::Connecting,
             since_ms: now_ms,
-            due_ms: now_ms,
+            due_ms,
             failures: 0,
             tried: 0,
             refusals: 0,
@@ -215,7 +217,7 @@ impl<E: Endpoints> Shard<E> {
     pub(super) fn follow(&mut self, mut follow: Box<Follow>) {
         if std::mem::take(&mut follow.relayed) {
             let targets = E::origins(&follow.request, Way::Relay, false, &follow.path);
-            self.see_to(targets);
+            self.see_to(targets, 0);
         }
         match follow.ask.take() {
             Some(event) => {
@@ -244,12 +246,12 @@ impl<E: Endpoints> Shard<E> {
 
     fn push_on(&mut self, follow: &Follow, urls: Option<&[String]>) {
         for target in E::targets(&follow.request, urls, &follow.path) {
-            self.see_to(vec![target]);
+            self.see_to(vec![target], 0);
         }
     }
 
-    /// Sees to it that one of the targets is had, from now on.
-    fn see_to(&mut self, targets: Vec<Target>) {
+    /// Sees to it that one of the targets is had, from then on.
+    fn see_to(&mut self, targets: Vec<Target>, pause_ms: u64) {
         let Some(first) = targets.first() else { return };
         // One that is there already goes on, over a takeover or a quick republish.
         let same = |outbound: &Outbound| {
@@ -262,18 +264,21 @@ impl<E: Endpoints> Shard<E> {
         }
         let now_ms = self.shared.now_ms();
         let at = if targets.len() > 1 { self.shared.origins.first(&targets, now_ms) } else { 0 };
-        let id = self.outbound.insert(Outbound::new(targets, at, now_ms));
+        let id = self.outbound.insert(Outbound::new(targets, at, now_ms, now_ms + pause_ms));
         self.errands.push(Errand::Dial(id));
         self.wake();
     }
 
     /// Has streams fetched that are wanted from now on.
     fn fetch_wanted(&mut self) {
-        for id in self.relay.take_wanted() {
+        for (id, again) in self.relay.take_wanted() {
             let Some(key) = self.relay.stream(id).map(|stream| stream.key.to_string()) else { continue };
             let wish = self.shared.origins.take_wish(&key).or_else(|| self.plain_wish(&key));
             match wish.map(|wish| self.targets_of(&wish)).filter(|targets| !targets.is_empty()) {
-                Some(targets) => self.see_to(targets),
+                Some(targets) => {
+                    // An origin that it was taken to has to learn of its end first.
+                    self.see_to(targets, if again { AGAIN_MS } else { 0 });
+                }
                 None => self.relay.end_fetch(&key),
             }
         }
@@ -304,12 +309,17 @@ impl<E: Endpoints> Shard<E> {
     pub(crate) fn next_step(&mut self, id: usize) -> Step {
         let now_ms = self.shared.now_ms();
         let Some(outbound) = self.outbound.get_mut(id) else { return Step::End };
-        let (key, fetches) = (outbound.key().to_owned(), outbound.way() == Way::Fetch);
+        let (key, way) = (outbound.key().to_owned(), outbound.way());
         let published = self.relay.is_published(&key);
-        let wanted = if fetches { self.relay.is_fetched(&key) && !published } else { published };
+        let wanted = match way {
+            Way::Forward => published,
+            // What comes from an origin is not taken there.
+            Way::Relay => published && !self.relay.has_fetcher(&key),
+            Way::Fetch => self.relay.is_fetched(&key) && !published,
+        };
         if !wanted {
             self.outbound.remove(id);
-            if fetches {
+            if way == Way::Fetch {
                 self.relay.end_fetch(&key);
             }
             return Step::End;
@@ -354,6 +364,12 @@ impl<E: Endpoints> Shard<E> {
 
     fn connector(&self) -> Result<&tls::Connector, String> {
         self.shared.connector.get_or_init(tls::Connector::new).as_ref().map_err(Clone::clone)
+    }
+
+    /// Whether what a connection was opened for may be played on it.
+    pub(super) fn outbound_may_play(&self, id: usize, key: &str) -> bool {
+        let way = self.outbound.get(id).map(Outbound::way);
+        self.relay.is_published(key) && (way != Some(Way::Relay) || !self.relay.has_fetcher(key))
     }
 
     /// Media flows on a connection that was opened to a target.
@@ -407,7 +423,7 @@ impl<E: Endpoints> Shard<E> {
             }
             reason => {
                 let refused = matches!(reason, CloseReason::Refused(_));
-                let fault = !refused && !matches!(reason, CloseReason::ResponseEnded | CloseReason::Drained);
+                let fault = !refused && !matches!(reason, CloseReason::ResponseEnded);
                 self.outbound_failed(id, reason.to_string(), fault);
                 if refused {
                     self.outbound_refused(id, reason);

@@ -235,9 +235,9 @@ impl<E: Endpoints> Shard<E> {
         request: Box<Request>,
         sink: E::Sink,
     ) -> Outcome {
-        if connection.outbound.is_some() {
+        if let Some(outbound) = connection.outbound {
             // The server's own: nobody is asked.
-            return match self.relay.is_published(&request.key) {
+            return match self.outbound_may_play(outbound, &request.key) {
                 true => self.begin_play(id, connection, &request, sink, None),
                 false => Outcome::Close(CloseReason::Unpublished),
             };

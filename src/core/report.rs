@@ -98,7 +98,7 @@ impl<E: Endpoints> Shard<E> {
             flush_ms: stream.replica.schedule.interval_ms(),
             age: stream.sent.age.clone(),
             forwards: Vec::new(),
-            pull: None,
+            fetch: None,
         }
     }
 

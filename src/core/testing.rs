@@ -3,7 +3,8 @@
 use super::{
     Shard, Shared,
     port::{
-        CloseReason, Context, Endpoints, Frame, ImageKey, Output, Peer, Request, Session, Sink, Start, Target, Way, Word,
+        CloseReason, Context, Endpoints, Frame, ImageKey, Output, Peer, Request, Session, Sink, Start, Target, Way,
+        Word,
     },
 };
 use crate::{

@@ -57,7 +57,7 @@ pub struct Relay<P, M> {
     /// Live streams of other shards whose last player has left: as of which subscription, and when.
     lingering: VecDeque<(RelayId, u64)>,
     /// Streams that are to be fetched.
-    wanted: Vec<StreamId>,
+    wanted: Vec<(StreamId, bool)>,
     /// The time when it was last told of it, in ms.
     seen_ms: u64,
     /// The stream that is being worked on, should that end in a panic.
@@ -213,7 +213,7 @@ impl<P, M: Cargo> Relay<P, M> {
             self.mesh.send(home, Message::Subscribe { key, settings: Box::new(settings), relay });
         }
         if home == self.mesh.me() {
-            self.want(id);
+            self.want(id, false);
         }
         id
     }
@@ -259,7 +259,7 @@ impl<P, M: Cargo> Relay<P, M> {
         self.end(id, false);
         self.release(id);
         if self.streams.get(id).is_some_and(|stream| !stream.is_unseen()) {
-            self.want(id);
+            self.want(id, true);
         }
     }
 
@@ -454,7 +454,7 @@ impl<P, M: Cargo> Relay<P, M> {
             self.mesh.send(shard, Message::Absent { relay, asked });
         }
         stream.interested.push(Interest { shard, relay, gap: false });
-        self.want(id);
+        self.want(id, false);
     }
 
     fn unsubscribed(&mut self, shard: usize, key: &str, relay: RelayId, sent: &Sent) {

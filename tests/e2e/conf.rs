@@ -256,7 +256,7 @@ fn a6_environment_alone() {
     assert_eq!(nothing.status.code(), Some(1));
     assert!(text(&nothing.stderr).contains("SRS_LISTEN=1935"), "{}", text(&nothing.stderr));
     let directory = tempfile::tempdir().expect("a directory");
-    let config = "listen 1935; rtc_server { enabled on; } vhost v { srt { enabled on; } cluster { mode remote; } }";
+    let config = "listen 1935; rtc_server { enabled on; } vhost v { srt { enabled on; } rtc { enabled on; } }";
     fs::write(directory.path().join("x.conf"), config).expect("write");
     let strict = corecast(directory.path(), &["-t", "-c", "x.conf"], &[]);
     assert_eq!((strict.status.code(), text(&strict.stderr).matches("not supported").count()), (Some(1), 3));

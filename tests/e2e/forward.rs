@@ -40,7 +40,13 @@ pub(crate) fn wait_for_state(web: &Web, name: &str, state: &str) -> Value {
 }
 
 /// Publishes `file` at `url`, while ffmpeg waits for it at `there`: every packet and time distance arrives.
-fn arrives_exactly(ffmpeg: &Path, file: &Path, (url, there): (&str, &str), waits: impl FnOnce(), ended: impl FnOnce()) {
+pub(crate) fn arrives_exactly(
+    ffmpeg: &Path,
+    file: &Path,
+    (url, there): (&str, &str),
+    waits: impl FnOnce(),
+    ended: impl FnOnce(),
+) {
     let player = play_hashes(ffmpeg, there);
     waits();
     publish(ffmpeg, file, url).success();

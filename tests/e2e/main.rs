@@ -15,6 +15,8 @@ mod crowd;
 mod dash;
 mod directives;
 mod dvr;
+mod edge;
+mod edge_faults;
 mod forward;
 mod forward_bad;
 mod hls;

@@ -338,7 +338,7 @@ fn blocks_that_are_not_built() {
     let with = |inside: &str| format!("listen 1; vhost v {{ {inside} }}");
     assert!(load(&with("srt { enabled off; srt_to_rtmp on; } rtc { }"), &[]).warnings.is_empty());
     assert_eq!(first_fault(&with("srt { enabled on; }")), "`srt` is SRS's and not supported: SRT");
-    assert_eq!(first_fault(&with("mode remote; origin 127.0.0.1;")), "");
+    assert!(load(&with("mode remote; origin 127.0.0.1;"), &[]).config.vhosts[0].cluster.is_edge());
     assert_eq!(first_fault(&with("srt { enabeld on; }")), "`enabeld` is not known in `srt`");
     assert_eq!(first_fault(&with("http_remux { } http_remux { }")), "`http_remux` is set twice");
     assert_eq!(first_fault(&with("srt_server { enabled on; }")), "`srt_server` is not known in `vhost`");

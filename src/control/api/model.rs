@@ -189,6 +189,8 @@ pub(in crate::control) struct Stream {
     pub(in crate::control) frame_age: FrameAge,
     /// Where it is pushed on to. Ours.
     pub(in crate::control) forward: Vec<Forward>,
+    /// Where an edge has it from; null if it is none, or the stream is published here.
+    pub(in crate::control) fetch: Option<Fetch>,
 }
 
 /// Most streams that the page shows.
@@ -253,6 +255,21 @@ pub(in crate::control) struct Forward {
     pub(in crate::control) error: Option<String>,
 }
 
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(in crate::control) struct Fetch {
+    /// URL of server and app.
+    pub(in crate::control) from: String,
+    /// `connecting`, `playing` or `waiting`.
+    pub(in crate::control) state: &'static str,
+    /// Since when it is so, in ms since 1970.
+    pub(in crate::control) since_ms: u64,
+    pub(in crate::control) recv_bytes: u64,
+    /// Tries after the first.
+    pub(in crate::control) retries: u64,
+    /// Why the last connection ended, or was not made; null if all is well.
+    pub(in crate::control) error: Option<String>,
+}
+
 impl Stream {
     /// `since_1970_ms` is when the process's clock was 0.
     pub(in crate::control) fn new(
@@ -307,8 +324,16 @@ impl Stream {
                 p99_ms: report.age.percentile(99),
                 count: report.age.count(),
             },
+            fetch: report.fetch.as_ref().map(|fetch| Fetch::new(fetch, since_1970_ms)),
             forward: report.forwards.iter().map(|forward| Forward::new(forward, since_1970_ms)).collect(),
         }
+    }
+}
+
+impl Fetch {
+    fn new(report: &ForwardReport, since_1970_ms: u64) -> Self {
+        let Forward { to, state, since_ms, send_bytes, retries, error } = Forward::new(report, since_1970_ms);
+        Self { from: to, state, since_ms, recv_bytes: send_bytes, retries, error }
     }
 }
 

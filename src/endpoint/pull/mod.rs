@@ -29,6 +29,9 @@ use std::convert::Infallible;
 /// The one number of what it publishes.
 const ID: u32 = 0;
 
+/// E-RTMP's capsEx: an origin that drains may say so.
+const RECONNECTS: f64 = 1.0;
+
 /// One connection to an origin.
 #[derive(Debug)]
 pub(crate) struct PullSession {
@@ -71,7 +74,8 @@ impl PullSession {
         } else {
             let url = RtmpUrl::parse(&target.url).ok()?;
             let mut rtmp = ClientSession::start(url, Role::Play, Scheme::Simple, fastrand::u64(..))
-                .with_property(FORWARDED_BY, Value::string(target.path.clone()));
+                .with_property(FORWARDED_BY, Value::string(target.path.clone()))
+                .with_property("capsEx", Value::Number(RECONNECTS));
             if target.request.vhost.cluster.names_itself {
                 let server = Value::string(concat!("corecast/", env!("CARGO_PKG_VERSION")));
                 let id = Value::string(target.path.rsplit(',').next().unwrap_or_default().to_owned());

@@ -30,23 +30,24 @@ impl<P, M: Cargo> Relay<P, M> {
         self.streams.get(id).is_none_or(|stream| stream.relay.is_none() || stream.answered)
     }
 
-    /// Takes note of it that a stream is wanted that is at home here, if it is one to be fetched.
-    pub(super) fn want(&mut self, id: StreamId) {
+    /// Takes note of it that a stream is wanted that is at home here, if it is one to be fetched; `again` if its publisher
+    /// here has just gone.
+    pub(super) fn want(&mut self, id: StreamId, again: bool) {
         let Some(stream) = self.streams.get_mut(id) else { return };
         if stream.replica.settings().fetched && stream.publisher.is_none() && stream.fetch == Fetch::No {
             stream.fetch = Fetch::Asked;
-            self.wanted.push(id);
+            self.wanted.push((id, again));
         }
     }
 
     /// Has a stream fetched for somebody who reads no log of it.
     pub fn want_by_name(&mut self, key: &str, settings: Settings) {
         let id = self.find_or_insert(key, settings);
-        self.want(id);
+        self.want(id, false);
     }
 
-    /// Streams that are to be fetched from now on.
-    pub fn take_wanted(&mut self) -> Vec<StreamId> {
+    /// Streams that are to be fetched from now on, and whether their publishers here have just gone.
+    pub fn take_wanted(&mut self) -> Vec<(StreamId, bool)> {
         std::mem::take(&mut self.wanted)
     }
 

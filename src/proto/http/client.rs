@@ -11,6 +11,8 @@ use bytes::{Buf, Bytes, BytesMut};
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// FLV's header and the first back pointer (FLV 10.1 §E.2, §E.3).
 const FLV_HEADER_BYTES: usize = 13;
+/// Longest chunk.
+const CHUNK_BYTES_MAX: usize = 1 << 30;
 /// A key that any server must take (RFC 6455 §1.3).
 const WEBSOCKET_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -198,6 +200,7 @@ impl FlvSession {
                 self.ended = true;
                 Ok(None)
             }
+            CHUNK_BYTES_MAX.. => Err(ResponseError::Malformed),
             size => Ok(Some((end + 2, size, 2))),
         }
     }
