@@ -12,6 +12,9 @@ use super::{
 };
 use crate::config::Config;
 
+/// Players of segments ask for playlists that often at least, in ms.
+const ASKED_EACH_MS: u64 = 15_000;
+
 impl<E: Endpoints> Shard<E> {
     /// Takes a stream from its publisher, for another one to take over; `newcomer` is the connection in hand.
     pub(super) fn oust(&mut self, key: &str, newcomer: Option<(usize, &mut Connection<E>)>) {
@@ -67,8 +70,14 @@ impl<E: Endpoints> Shard<E> {
     /// Disconnects publishers whom nobody has wanted to see for as long as their vhosts say; returns when the next
     /// one's time will have come.
     pub(super) fn kick_unseen(&mut self, now_ms: u64) -> u64 {
-        let (late, next_ms) = self.relay.publishers_to_kick(now_ms);
-        for (publisher, kickoff_ms) in late {
+        let (late, mut next_ms) = self.relay.publishers_to_kick(now_ms);
+        for (key, publisher, kickoff_ms) in late {
+            // Of what is made of it there may be players.
+            let fetched = self.relay.has_fetcher(&key);
+            if fetched && self.is_wanted(&key, kickoff_ms.max(ASKED_EACH_MS), now_ms) {
+                next_ms = next_ms.min(now_ms + ASKED_EACH_MS / 10);
+                continue;
+            }
             let seconds = u32::try_from(kickoff_ms / 1000).unwrap_or(u32::MAX);
             self.dismiss(publisher, CloseReason::Unseen(seconds));
         }

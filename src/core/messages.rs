@@ -37,6 +37,8 @@ pub(crate) enum ShardMessage<E: Endpoints> {
     Tag { stream: StreamId, publisher: Publisher, tag: Tag },
     /// Its end.
     Unpublish { stream: StreamId, publisher: Publisher },
+    /// To a stream's home: somebody wants what is made of it, wherever it is to be fetched from.
+    Want { key: String, settings: Box<media::Settings> },
     /// To the shard of a publisher: it has to go.
     Dismiss { publisher: Publisher, reason: CloseReason },
 }
@@ -49,6 +51,7 @@ impl<E: Endpoints> Cargo for ShardMessage<E> {
             | Self::Publish { .. }
             | Self::Published { .. }
             | Self::Unpublish { .. }
+            | Self::Want { .. }
             | Self::Dismiss { .. } => 0,
         }
     }
@@ -146,6 +149,7 @@ impl<E: Endpoints> Shard<E> {
                     self.relay.unpublish(stream);
                 }
             }
+            ShardMessage::Want { key, settings } => self.relay.want_by_name(&key, *settings),
             ShardMessage::Dismiss { publisher, reason } => self.dismiss(publisher, reason),
         }
     }

@@ -14,6 +14,7 @@ mod audience;
 mod budget;
 mod connection;
 mod control;
+mod fetch;
 mod flush;
 mod images;
 mod load;

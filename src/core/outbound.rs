@@ -5,12 +5,10 @@
 use super::{
     Shard,
     connection::Connection,
-    origins::Wish,
     port::{CloseReason, Endpoints, Request, Session, Target, Way},
 };
 use crate::{
     control::{ForwardReport, ForwardState, access, hooks},
-    proto::address::StreamAddress,
     tls,
 };
 use serde_json::Value;
@@ -20,8 +18,8 @@ use std::{net::SocketAddr, os::fd::RawFd, time::Duration};
 const PAUSE_MS_MIN: u64 = 250;
 /// Longest pause between two tries, in ms. SRS pauses 3 s.
 const PAUSE_MS_MAX: u64 = 4000;
-/// A stream whose publisher here has gone is fetched so much later, in ms.
-const AGAIN_MS: u64 = 1000;
+/// A stream whose playlist was asked for is tried to be fetched for so long, in ms.
+const ASKED_MS: u64 = 30_000;
 /// A connection that has lasted for so long has been a good one, in ms: the next pause is the first again.
 const GOOD_MS: u64 = 10_000;
 /// Servers that a stream may come through, one after the other.
@@ -30,10 +28,6 @@ const PATH_MAX: usize = 16;
 const FAILURES_PER_LINE: u64 = 100;
 /// Servers that one may send us on to, one after the other.
 const HOPS_MAX: u32 = 3;
-/// Rounds of refusals by all origins before a publish ends that they have had: one may take its last connection for
-/// alive still. A publish that they have not had ends with the first.
-const REFUSALS_MAX: u64 = 8;
-
 /// What the shard's owner has to do for it.
 #[derive(Debug)]
 pub(crate) enum Errand {
@@ -84,11 +78,11 @@ pub(super) struct Outbound {
     /// In a row; of all targets.
     failures: u64,
     /// Targets that have failed since the last pause.
-    tried: usize,
+    pub(super) tried: usize,
     /// Rounds in which all have refused.
-    refusals: u64,
+    pub(super) refusals: u64,
     /// It has been had.
-    served: bool,
+    pub(super) served: bool,
     retries: u64,
     /// Of connections that have ended.
     bytes: u64,
@@ -125,11 +119,11 @@ impl Outbound {
         self.detour.as_deref().unwrap_or(&self.targets[self.at])
     }
 
-    fn key(&self) -> &str {
+    pub(super) fn key(&self) -> &str {
         &self.targets[self.at].request.key
     }
 
-    fn way(&self) -> Way {
+    pub(super) fn way(&self) -> Way {
         self.targets[self.at].way
     }
 
@@ -184,7 +178,7 @@ impl<E: Endpoints> Shard<E> {
     }
 
     /// A path that comes here, with our mark behind it.
-    fn path_on(&self, path: &str, key: &str) -> String {
+    pub(super) fn path_on(&self, path: &str, key: &str) -> String {
         let mark = self.mark(key);
         if path.is_empty() { mark } else { format!("{path},{mark}") }
     }
@@ -251,7 +245,7 @@ impl<E: Endpoints> Shard<E> {
     }
 
     /// Sees to it that one of the targets is had, from then on.
-    fn see_to(&mut self, targets: Vec<Target>, pause_ms: u64) {
+    pub(super) fn see_to(&mut self, targets: Vec<Target>, pause_ms: u64) {
         let Some(first) = targets.first() else { return };
         // One that is there already goes on, over a takeover or a quick republish.
         let same = |outbound: &Outbound| {
@@ -269,36 +263,6 @@ impl<E: Endpoints> Shard<E> {
         self.wake();
     }
 
-    /// Has streams fetched that are wanted from now on.
-    fn fetch_wanted(&mut self) {
-        for (id, again) in self.relay.take_wanted() {
-            let Some(key) = self.relay.stream(id).map(|stream| stream.key.to_string()) else { continue };
-            let wish = self.shared.origins.take_wish(&key).or_else(|| self.plain_wish(&key));
-            match wish.map(|wish| self.targets_of(&wish)).filter(|targets| !targets.is_empty()) {
-                Some(targets) => {
-                    // An origin that it was taken to has to learn of its end first.
-                    self.see_to(targets, if again { AGAIN_MS } else { 0 });
-                }
-                None => self.relay.end_fetch(&key),
-            }
-        }
-    }
-
-    /// Nobody has said more than the stream's name.
-    fn plain_wish(&self, key: &str) -> Option<Wish> {
-        let (vhost, url) = key.split_once('/')?;
-        let (app, stream) = url.rsplit_once('/')?;
-        let config = self.shared.config();
-        let address = StreamAddress::resolve(&format!("rtmp://{vhost}/{app}"), app, stream).ok()?;
-        let request = Request::of(0, address, config.vhost_named(vhost)?);
-        Some(Wish { request, path: String::new(), by_flv: false })
-    }
-
-    fn targets_of(&self, wish: &Wish) -> Vec<Target> {
-        let request = Request { id: 0, ..wish.request.clone() };
-        E::origins(&request, Way::Fetch, wish.by_flv, &self.path_on(&wish.path, &request.key))
-    }
-
     /// What has come up since this was asked last.
     pub(crate) fn take_errands(&mut self) -> Vec<Errand> {
         self.fetch_wanted();
@@ -308,22 +272,24 @@ impl<E: Endpoints> Shard<E> {
     /// What is to be done about a target now.
     pub(crate) fn next_step(&mut self, id: usize) -> Step {
         let now_ms = self.shared.now_ms();
-        let Some(outbound) = self.outbound.get_mut(id) else { return Step::End };
+        let Some(outbound) = self.outbound.get(id) else { return Step::End };
         let (key, way) = (outbound.key().to_owned(), outbound.way());
         let published = self.relay.is_published(&key);
         let wanted = match way {
             Way::Forward => published,
             // What comes from an origin is not taken there.
             Way::Relay => published && !self.relay.has_fetcher(&key),
-            Way::Fetch => self.relay.is_fetched(&key) && !published,
+            Way::Fetch => self.relay.is_fetched(&key) && !published && self.is_wanted(&key, ASKED_MS, now_ms),
         };
         if !wanted {
             self.outbound.remove(id);
             if way == Way::Fetch {
                 self.relay.end_fetch(&key);
+                self.shared.shelf.give_up(&key);
             }
             return Step::End;
         }
+        let outbound = &mut self.outbound[id];
         if now_ms < outbound.due_ms {
             return Step::Wait(Duration::from_millis(outbound.due_ms - now_ms));
         }
@@ -364,12 +330,6 @@ impl<E: Endpoints> Shard<E> {
 
     fn connector(&self) -> Result<&tls::Connector, String> {
         self.shared.connector.get_or_init(tls::Connector::new).as_ref().map_err(Clone::clone)
-    }
-
-    /// Whether what a connection was opened for may be played on it.
-    pub(super) fn outbound_may_play(&self, id: usize, key: &str) -> bool {
-        let way = self.outbound.get(id).map(Outbound::way);
-        self.relay.is_published(key) && (way != Some(Way::Relay) || !self.relay.has_fetcher(key))
     }
 
     /// Media flows on a connection that was opened to a target.
@@ -449,6 +409,7 @@ impl<E: Endpoints> Shard<E> {
         let key = outbound.key().to_owned();
         if all {
             self.relay.fetch_failed(&key);
+            self.shared.shelf.give_up(&key);
         }
         // Somebody has asked since with another token, perhaps.
         if let Some(wish) = self.shared.origins.take_wish(&key) {
@@ -456,19 +417,6 @@ impl<E: Endpoints> Shard<E> {
             if targets.len() == count {
                 self.outbound[id].targets = targets;
             }
-        }
-    }
-
-    /// A target does not want what is published here.
-    fn outbound_refused(&mut self, id: usize, reason: &CloseReason) {
-        let Some(outbound) = self.outbound.get_mut(id).filter(|outbound| outbound.way() == Way::Relay) else { return };
-        outbound.refusals += u64::from(outbound.tried == 0);
-        if outbound.refusals < if outbound.served { REFUSALS_MAX } else { 1 } {
-            return;
-        }
-        let publisher = self.relay.publisher_of(outbound.key()).copied();
-        if let Some(publisher) = publisher {
-            self.dismiss(publisher, CloseReason::Refused(reason.to_string()));
         }
     }
 

@@ -202,6 +202,8 @@ pub enum Output<S> {
     Body(Vec<Bytes>),
     /// Say when a playlist changes that is of this version. Answered by [`Word::Changed`].
     Await(Arc<Shown>, u64),
+    /// Somebody wants what is made of a stream that may be to be fetched.
+    Fetch(Box<Request>),
     /// The connection is for the control plane.
     HandOver,
     /// To be closed, unless it plays or publishes something else.
@@ -225,6 +227,7 @@ impl<S> Output<S> {
             Self::For(list) => Output::For(list),
             Self::Body(chunks) => Output::Body(chunks),
             Self::Await(shown, version) => Output::Await(shown, version),
+            Self::Fetch(request) => Output::Fetch(request),
             Self::HandOver => Output::HandOver,
             Self::Useless(reason) => Output::Useless(reason),
             Self::Leave(reason) => Output::Leave(reason),

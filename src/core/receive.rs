@@ -1,7 +1,7 @@
 //! What peers send, and what comes of it.
 
 use super::{
-    Outcome, SCRATCH_BYTES, Shard,
+    Outcome, SCRATCH_BYTES, Shard, ShardMessage,
     access::Access,
     audience::AtEnd,
     budget::Budget,
@@ -191,6 +191,7 @@ impl<E: Endpoints> Shard<E> {
             }
             Output::Body(chunks) => connection.body.extend(chunks),
             Output::Await(shown, version) => self.await_change(id, connection, &shown, version),
+            Output::Fetch(request) => self.fetch_for(connection, *request),
             Output::HandOver => return Outcome::HandOver,
             Output::Useless(reason) => {
                 if connection.plays.is_empty() && connection.publishes.is_empty() {
@@ -347,6 +348,20 @@ impl<E: Endpoints> Shard<E> {
             let path = connection.session.peer().path.to_owned();
             let by_flv = sink.client_type() == "flv-play";
             self.shared.origins.wish(Asked { request: request.clone(), path, by_flv });
+        }
+    }
+
+    /// Somebody wants what is made of a stream.
+    fn fetch_for(&mut self, connection: &Connection<E>, request: Request) {
+        let (key, settings) = (request.key.clone(), stream_settings(&request.vhost));
+        let path = connection.session.peer().path.to_owned();
+        self.shared.origins.wish(Asked { request, path, by_flv: false });
+        let home = self.relay.home_of(&key);
+        if home == self.relay.me() {
+            self.relay.want_by_name(&key, settings);
+            self.wake();
+        } else {
+            self.relay.send(home, ShardMessage::Want { key, settings: Box::new(settings) });
         }
     }
 

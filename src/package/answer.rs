@@ -4,7 +4,7 @@ use super::{
     MARK,
     files::Writer,
     mpd::NOW,
-    names::{encoded, timestamp},
+    names::{Words, encoded, timestamp},
     playlist::Window,
     shelf::{Blob, Growing, Item, Kind, Shelf, Shown, Visit},
     variants::{self, Variant},
@@ -91,6 +91,42 @@ impl Playlist {
 /// Whether something lies at a path of a vhost.
 pub fn is_there(shelf: &Shelf, vhost: &Vhost, path: &str) -> bool {
     shelf.find(&format!("{}{path}", vhost.name)).is_some() || !variants::of(shelf, vhost, path).is_empty()
+}
+
+/// The stream that is to be fetched since a request is for its playlist, by its key; `None` if there is none, or it is there
+/// already. Of an edge. What is asked for first is waited for from then on.
+pub fn to_fetch(shelf: &Shelf, asked: &Asked<'_>) -> Option<Arc<str>> {
+    let path = format!("{}{}", asked.vhost.name, asked.path);
+    let shown = match shelf.find(&path) {
+        Some(Item::Playlist(shown)) => shown,
+        Some(_) => return None,
+        None => {
+            let (kind, app, stream) = playlist_of(asked)?;
+            let key = Arc::from(format!("{}/{app}/{stream}", asked.vhost.name));
+            shelf.expect(&key, kind, &path)?
+        }
+    };
+    shown.see(asked.now_ms);
+    (!shown.is_live() || shown.window().text.is_empty()).then(|| Arc::clone(&shown.key))
+}
+
+/// Which stream's playlist a path would be, as the vhost names them.
+fn playlist_of<'a>(asked: &Asked<'a>) -> Option<(Kind, &'a str, &'a str)> {
+    let (app, file) = asked.path.strip_prefix('/')?.rsplit_once('/')?;
+    let (kind, template, stream) = match (&asked.vhost.hls, &asked.vhost.dash) {
+        (Some(hls), _) if file.ends_with(".m3u8") => (Kind::Hls, &hls.m3u8_file, file.strip_suffix(".m3u8")?),
+        (_, Some(dash)) if file.ends_with(".mpd") => (Kind::Dash, &dash.mpd_file, file.strip_suffix(".mpd")?),
+        _ => return None,
+    };
+    // The vhost may stand before the app.
+    let app = if template.starts_with("[vhost]/") {
+        app.strip_prefix(asked.vhost.name.as_str())?.strip_prefix('/')?
+    } else {
+        app
+    };
+    let words = Words { vhost: &asked.vhost.name, app, stream };
+    let named = words.fill(template, None)?;
+    (named == asked.path.trim_start_matches('/')).then_some((kind, app, stream))
 }
 
 /// What lies at a request's path; `None` if nothing does.
@@ -253,6 +289,7 @@ fn query_of(asked: &Asked<'_>, visit: Option<&Visit>) -> String {
 
 /// Removes what nobody has published for long.
 pub fn sweep(shelf: &Shelf, writer: &Writer, now_ms: u64) {
+    shelf.forget_unasked(now_ms);
     let is_over = |shown: &Arc<Shown>| {
         let kept = shown.kept();
         kept.dispose_ms > 0 && now_ms >= kept.ended_ms + kept.dispose_ms

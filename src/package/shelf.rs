@@ -25,6 +25,12 @@ const ROOMS: usize = 16;
 /// Visits that are remembered; beyond, nobody new is let in.
 pub(super) const VISITS_MAX: usize = 200_000;
 
+/// How exact it is when a playlist was asked for, in ms.
+const SEEN_STEP_MS: u64 = 250;
+/// A playlist whose stream does not come is forgotten when nobody has asked for so long, in ms, and their number.
+const EXPECTED_MS: u64 = 60_000;
+const EXPECTED_MAX: usize = 10_000;
+
 /// Something whole: a segment, a part, a header.
 #[derive(Debug)]
 pub struct Blob {
@@ -113,6 +119,10 @@ pub struct Shown {
     path: Mutex<String>,
     window: ArcSwap<Window>,
     live: AtomicBool,
+    /// When somebody has asked for it, in ms of the process's clock; of an edge's streams.
+    seen_ms: AtomicU64,
+    /// Nothing is made of the stream yet: it is to be fetched.
+    expected: AtomicBool,
     /// Shards where somebody waits for the next window.
     waits: Box<[AtomicBool]>,
     kept: Mutex<Kept>,
@@ -133,6 +143,13 @@ impl Shown {
     pub fn wait(&self, shard: usize, version: u64) -> bool {
         self.waits[shard].store(true, Ordering::SeqCst);
         self.window.load().version != version
+    }
+
+    /// Takes note of it that somebody asks. It is written a few times a second at most, however many ask.
+    pub(super) fn see(&self, now_ms: u64) {
+        if now_ms > self.seen_ms.load(Ordering::Relaxed) + SEEN_STEP_MS {
+            self.seen_ms.store(now_ms, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn set_live(&self, live: bool) {
@@ -303,6 +320,8 @@ impl Shelf {
                 path: Mutex::default(),
                 window: ArcSwap::default(),
                 live: AtomicBool::new(false),
+                seen_ms: AtomicU64::new(0),
+                expected: AtomicBool::new(false),
                 waits: (0..shards).map(|_| AtomicBool::new(false)).collect(),
                 kept: Mutex::default(),
             })
@@ -311,9 +330,56 @@ impl Shelf {
         *lock(&shown.path) = path.split_once('/').map_or_else(String::new, |(_, path)| format!("/{path}"));
         // Before anybody can take it for one that is over.
         shown.set_live(true);
+        shown.expected.store(false, Ordering::Relaxed);
         drop(streams);
         self.put(path, Item::Playlist(Arc::clone(&shown)));
         shown
+    }
+
+    /// The playlist of a stream that is to be fetched: whoever asks for it waits. `None` if there are too many such streams.
+    pub(super) fn expect(&self, key: &Arc<str>, kind: Kind, path: &str) -> Option<Arc<Shown>> {
+        let expected = |shown: &&Arc<Shown>| shown.expected.load(Ordering::Relaxed);
+        if lock(&self.streams).values().filter(expected).count() >= EXPECTED_MAX {
+            return None;
+        }
+        let shown = self.shown(key, kind, path);
+        shown.expected.store(true, Ordering::Relaxed);
+        Some(shown)
+    }
+
+    /// A stream does not come: whoever waits for its playlists is told.
+    pub fn give_up(&self, key: &str) {
+        self.forget_expected(|shown| *shown.key == *key);
+    }
+
+    /// Forgets playlists whose streams have not come, and that nobody asks for any more.
+    pub(super) fn forget_unasked(&self, now_ms: u64) {
+        self.forget_expected(|shown| now_ms >= shown.seen_ms.load(Ordering::Relaxed) + EXPECTED_MS);
+    }
+
+    fn forget_expected(&self, is_it: impl Fn(&Shown) -> bool) {
+        let mut gone = Vec::new();
+        lock(&self.streams).retain(|_, shown| {
+            let goes = shown.expected.load(Ordering::Relaxed) && is_it(shown);
+            if goes {
+                gone.push(Arc::clone(shown));
+            }
+            !goes
+        });
+        for shown in gone {
+            shown.set_live(false);
+            let vhost = shown.key.split('/').next().unwrap_or_default();
+            self.remove(&format!("{vhost}{}", lock(&shown.path)));
+            self.touch(&shown);
+        }
+    }
+
+    /// When a stream's playlists were last asked for, in ms; of an edge's streams.
+    pub fn seen_ms(&self, key: &str) -> u64 {
+        let streams = lock(&self.streams);
+        let key: Arc<str> = Arc::from(key);
+        let seen = |kind| Some(streams.get(&(Arc::clone(&key), kind))?.seen_ms.load(Ordering::Relaxed));
+        [Kind::Hls, Kind::Dash].into_iter().filter_map(seen).max().unwrap_or(0)
     }
 
     /// Replaces a playlist, and has those told who wait.

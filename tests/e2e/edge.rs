@@ -3,7 +3,7 @@
 use crate::{
     forward::{arrives_exactly, free_port, wait_for_state},
     live::Live,
-    media::{avc_aac, ffmpeg9, have, hevc, packets, packets_of_file, play_hashes, publish, track},
+    media::{Running, avc_aac, bounded, ffmpeg9, have, hevc, packets, packets_of_file, play_hashes, publish, track},
     peer::{AVC_HEADER, Peer},
     server::{Server, eventually},
     web::{self, FlvBody, Web},
@@ -317,4 +317,54 @@ fn an_origin_may_come_late() {
     let _live = Live::start(origin.address(), "live", "x", 40, 25, 100);
     player.expect_frames(50);
     Peer::play(origin.address(), "live", "up").expect_frames(50);
+}
+
+/// HLS and DASH at an edge: the first request fetches the stream and waits for it; it goes on as long as there are
+/// requests, and no longer. What is not there is said to be missing, once an origin has said so.
+#[test]
+fn segments_at_an_edge() {
+    if !have("ffprobe") {
+        return;
+    }
+    let origin = origin();
+    let _live = publish_for(&origin, 90);
+    for (shards, ctx) in [(1, "on"), (2, "off"), (4, "on")] {
+        let hls = format!("hls {{ enabled on; hls_fragment 1; hls_window 6; hls_ctx {ctx}; }}");
+        let dash = "dash { enabled on; dash_fragment 1; dash_timeshift 6; }";
+        let servers = section(&[origin.http()], "protocol flv; origin_timeout 1; linger 0;");
+        let edge = Web::shards(shards, &format!("{hls} {dash} {servers}"));
+        for path in ["/live/x.m3u8", "/live/x.mpd"] {
+            let url = edge.flv_url(path);
+            let probe = bounded("ffprobe")
+                .args(["-v", "error", "-show_entries", "stream=codec_name", "-of", "csv"])
+                .arg(url)
+                .output();
+            let said = String::from_utf8(probe.expect("ffprobe").stdout).expect("text");
+            assert!(said.contains("h264") && said.contains("aac"), "{shards} {path}: {said}");
+        }
+        eventually("one fetch", || (players(&origin, "x") == 1).then_some(()));
+        let asked = Instant::now();
+        let missing = web::get(edge.http(), "/live/none.m3u8");
+        if ctx == "off" {
+            assert_eq!(missing.status, 404, "{missing:?}");
+            assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+        }
+        assert_eq!(web::get(edge.http(), "/live/../x.m3u8").status, 400);
+        // Requests keep it, though nobody plays it by anything else.
+        for _ in 0..4 {
+            std::thread::sleep(Duration::from_secs(1));
+            assert_eq!(web::get(edge.http(), "/live/x.mpd").status, 200);
+        }
+        assert_eq!(fetch(&edge, "x")["state"], "playing");
+    }
+}
+
+/// ffmpeg publishes in real time, for so many seconds at most.
+fn publish_for(origin: &Web, seconds: u32) -> Running {
+    let mut ffmpeg = bounded("ffmpeg");
+    ffmpeg.args(["-v", "error", "-re", "-stream_loop", "-1", "-i"]).arg(avc_aac());
+    ffmpeg.args(["-c", "copy", "-t", &seconds.to_string(), "-f", "flv", &origin.server.url("/live/x")]);
+    let running = Running::start(&mut ffmpeg);
+    origin.live("x");
+    running
 }

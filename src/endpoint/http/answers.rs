@@ -4,7 +4,7 @@ use super::Wanted;
 use crate::{
     config::{Config, Vhost},
     core::port::{Context, Id, Output, Request},
-    package::{self, Answer, Asked, Blob, Growing, Playlist, Shown, Visit},
+    package::{self, Answer, Asked, Blob, Growing, Playlist, Shelf, Shown, Visit},
     proto::{
         address::StreamAddress,
         http::{Head, range},
@@ -34,6 +34,10 @@ pub(super) struct Packaged {
     pub(super) head_only: bool,
     pub(super) is_http11: bool,
     visit: Option<Arc<Visit>>,
+    /// A stream that is to be fetched for it, by its key.
+    fetch: Option<Arc<str>>,
+    /// It has been, and is not once more.
+    fetched: bool,
 }
 
 /// What comes of it.
@@ -100,7 +104,8 @@ impl Packaged {
         }
         let (path, query) = (&head.path, &head.query);
         let asked = Asked { vhost, path, query, now_ms: context.now_ms, visit: None };
-        let answer = package::answer(context.shelf, &asked)?;
+        let (answer, fetch) = answer(context.shelf, &asked, true);
+        let answer = answer?;
         let mut packaged = Self {
             vhost: Arc::clone(vhost),
             host: head.host.clone(),
@@ -114,6 +119,8 @@ impl Packaged {
             head_only: head.method == "HEAD",
             is_http11: head.is_http11,
             visit: None,
+            fetch,
+            fetched: false,
         };
         let step = packaged.step(answer);
         Some((packaged, step))
@@ -121,10 +128,26 @@ impl Packaged {
 
     /// What comes of it now.
     pub(super) fn look(&mut self, context: &Context<'_>) -> Step {
-        let Self { vhost, path, query, visit, .. } = self;
+        let Self { vhost, path, query, visit, fetched, .. } = self;
         let asked = Asked { vhost, path, query, now_ms: context.now_ms, visit: visit.as_ref() };
-        let answer = package::answer(context.shelf, &asked).unwrap_or(Answer::Gone);
-        self.step(answer)
+        let (answer, fetch) = answer(context.shelf, &asked, !*fetched);
+        self.fetch = fetch;
+        self.step(answer.unwrap_or(Answer::Gone))
+    }
+
+    /// The stream that is to be fetched for it, once.
+    pub(super) fn take_fetch(&mut self) -> Option<Output<Wanted>> {
+        let key = self.fetch.take()?;
+        self.fetched = true;
+        Some(Output::Fetch(Box::new(self.request(0, &key)?)))
+    }
+
+    /// The stream of a key, as it is asked for.
+    fn request(&self, id: Id, key: &str) -> Option<Request> {
+        let (app, stream) = key.split_once('/').and_then(|(_, url)| url.rsplit_once('/')).unwrap_or(("", key));
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let address = StreamAddress::resolve(&format!("http://{host}/{app}"), app, &format!("{stream}?{}", self.query));
+        Some(Request::of(id, address.ok()?, &self.vhost))
     }
 
     fn step(&mut self, answer: Answer) -> Step {
@@ -169,11 +192,9 @@ impl Packaged {
 
     /// What is asked of rules and hooks, and what stands for tcUrl; `None` if there can be no such stream.
     pub(super) fn question(&self, id: Id, visit: Arc<Visit>, key: &str) -> Option<(Output<Wanted>, String)> {
-        let (app, stream) = key.split_once('/').and_then(|(_, url)| url.rsplit_once('/')).unwrap_or(("", key));
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        let address = StreamAddress::resolve(&format!("http://{host}/{app}"), app, &format!("{stream}?{}", self.query));
-        let request = Request::of(id, address.ok()?, &self.vhost);
-        Some((Output::Play(Box::new(request), Wanted::Visit(visit)), format!("rtmp://{}/{app}", self.vhost.name)))
+        let request = self.request(id, key)?;
+        let tc_url = format!("rtmp://{}/{}", self.vhost.name, request.address.app);
+        Some((Output::Play(Box::new(request), Wanted::Visit(visit)), tc_url))
     }
 
     fn playlist(&self, playlist: &Playlist) -> Reply {
@@ -219,6 +240,14 @@ impl Packaged {
         let is_it = |known: &str| known.trim_start_matches("W/") == tag || known == "*";
         self.if_none_match.as_ref().is_some_and(|known| known.split(',').map(str::trim).any(is_it))
     }
+}
+
+/// What a request is answered, and a stream that is to be fetched for it: none while others decide whether it may be.
+fn answer(shelf: &Shelf, asked: &Asked<'_>, may_fetch: bool) -> (Option<Answer>, Option<Arc<str>>) {
+    let fetch = (may_fetch && asked.vhost.cluster.is_edge()).then(|| package::to_fetch(shelf, asked)).flatten();
+    let answer = package::answer(shelf, asked);
+    let may = matches!(answer, Some(Answer::Playlist(_) | Answer::Later(..) | Answer::Gone));
+    (answer, fetch.filter(|_| may))
 }
 
 /// The client has it (RFC 9110 §15.4.5).

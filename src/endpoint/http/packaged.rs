@@ -77,7 +77,8 @@ impl HttpSession {
     }
 
     fn take(&mut self, step: Step, until_ms: u64, context: &Context<'_>) {
-        let Some(asked) = &self.asked else { return };
+        let Some(asked) = &mut self.asked else { return };
+        self.queue.extend(asked.take_fetch());
         match step {
             Step::Reply(reply) => self.give(reply, context),
             Step::Later(shown, version) => {

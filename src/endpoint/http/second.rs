@@ -308,6 +308,7 @@ impl Http2 {
 
     fn take(&mut self, at: usize, step: Step, until_ms: u64, queue: &mut Queue) {
         let stream = &mut self.streams[at];
+        queue.extend(stream.asked.take_fetch());
         match step {
             Step::Reply(reply) => stream.give(reply),
             Step::Later(shown, version) => {

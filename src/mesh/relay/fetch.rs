@@ -56,6 +56,11 @@ impl<P, M: Cargo> Relay<P, M> {
         self.by_key.get(key).is_some_and(|id| self.streams[*id].fetch != Fetch::No)
     }
 
+    /// Whether somebody plays a stream that is at home here, or waits for it.
+    pub fn is_watched(&self, key: &str) -> bool {
+        self.by_key.get(key).is_some_and(|id| !self.streams[*id].is_unseen())
+    }
+
     /// Whoever publishes a stream here has fetched it; it goes when nobody has played the stream for so long, in ms.
     pub fn set_linger(&mut self, id: StreamId, linger_ms: u64) {
         if let Some(stream) = self.streams.get_mut(id) {

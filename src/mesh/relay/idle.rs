@@ -2,6 +2,7 @@
 
 use super::{Relay, StreamId};
 use crate::mesh::ring::Cargo;
+use std::sync::Arc;
 
 impl<P, M: Cargo> Relay<P, M> {
     /// Has streams that nobody plays give up what they keep for late joiners, those first whose is the oldest, until `bytes`
@@ -25,9 +26,9 @@ impl<P, M: Cargo> Relay<P, M> {
         freed
     }
 
-    /// Publishers whose streams nobody has wanted for as long as their settings say, with that time in ms; and when
+    /// Publishers whose streams nobody has wanted for as long as their settings say, with keys and that time in ms; and when
     /// the next one's time will have come.
-    pub fn publishers_to_kick(&mut self, now_ms: u64) -> (Vec<(P, u64)>, u64)
+    pub fn publishers_to_kick(&mut self, now_ms: u64) -> (Vec<(Arc<str>, P, u64)>, u64)
     where
         P: Clone,
     {
@@ -40,7 +41,7 @@ impl<P, M: Cargo> Relay<P, M> {
             };
             let due_ms = *stream.idle_since_ms.get_or_insert(now_ms) + kickoff_ms;
             if now_ms >= due_ms {
-                late.extend(stream.publisher.clone().map(|publisher| (publisher, kickoff_ms)));
+                late.extend(stream.publisher.clone().map(|publisher| (Arc::clone(&stream.key), publisher, kickoff_ms)));
             } else {
                 next_ms = next_ms.min(due_ms);
             }
