@@ -96,7 +96,11 @@ impl Cluster {
             _ => Protocol::Rtmp,
         };
         let follow_client = section.flag("follow_client");
-        let token_traverse = section.flag("token_traverse");
+        let (token_traverse, word) = section.flag_at("token_traverse");
+        if let Some(word) = word.filter(|_| token_traverse && matches!(protocol, Protocol::Flv | Protocol::Flvs)) {
+            let message = "`token_traverse` asks by RTMP, and the origins are for FLV";
+            section.loader.fault(&word, message, "`protocol rtmp;`, with the origins' ports for that");
+        }
         let (vhost, _) = section.text("vhost");
         let names_itself = section.flag("debug_srs_upnode");
         let timeout_ms = u64::from(section.milliseconds("origin_timeout"));

@@ -225,6 +225,8 @@ pub(super) enum Wish<S> {
     Connect(Box<Wanted<S>>),
     Publish(Box<Request>),
     Play(Box<Request>, S),
+    /// The same once an origin has allowed it, too.
+    PlayOfOrigin(Box<Request>, S),
 }
 
 /// What a connection wants of a stream.

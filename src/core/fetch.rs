@@ -1,10 +1,11 @@
 //! Streams of an edge: when they are fetched, what is said for them, and when that ends.
 
 use super::{
-    Shard,
+    Outcome, Question, Shard,
+    connection::{Connection, Wish as Wanted},
     origins::Wish,
     outbound::Outbound,
-    port::{CloseReason, Endpoints, Request, Target, Way},
+    port::{CloseReason, Endpoints, Request, Session, Target, Way},
 };
 use crate::proto::address::StreamAddress;
 
@@ -15,6 +16,22 @@ const AGAIN_MS: u64 = 1000;
 const REFUSALS_MAX: u64 = 8;
 
 impl<E: Endpoints> Shard<E> {
+    /// Somebody may play as far as this server is asked; an origin may be to be asked, too.
+    pub(super) fn play_if_origin_allows(
+        &mut self,
+        connection: &mut Connection<E>,
+        id: usize,
+        request: Box<Request>,
+        sink: E::Sink,
+    ) -> Outcome {
+        if !request.vhost.cluster.token_traverse {
+            return self.play(id, connection, request, sink);
+        }
+        let answer = self.ask_origin(&request, connection.session.peer().path);
+        connection.wish = Some(Wanted::PlayOfOrigin(request, sink));
+        Outcome::Ask { question: Question::Origin(answer), unread: Vec::new() }
+    }
+
     /// Has streams fetched that are wanted from now on.
     pub(super) fn fetch_wanted(&mut self) {
         for (id, again) in self.relay.take_wanted() {

@@ -33,6 +33,7 @@ mod settings;
 mod shared;
 mod splice;
 mod survey;
+mod target;
 #[cfg(test)]
 mod testing;
 mod told;
@@ -95,12 +96,20 @@ pub(crate) enum Outcome {
     },
     /// Somebody else decides whether it may go on.
     Ask {
-        event: Box<hooks::Event>,
+        question: Question,
         unread: Vec<u8>,
     },
     /// What it asks for is not the shard's to answer.
     HandOver,
     Close(CloseReason),
+}
+
+/// Who decides.
+#[derive(Debug)]
+pub(crate) enum Question {
+    Hooks(Box<hooks::Event>),
+    /// An origin, whose answer this will be.
+    Origin(async_channel::Receiver<hooks::Verdict>),
 }
 
 /// See the module.

@@ -89,6 +89,8 @@ pub(super) struct Outbound {
     /// The token of the present one.
     connection: Option<u64>,
     error: String,
+    /// Who asks whether an origin lets somebody play.
+    pub(super) reply: Option<async_channel::Sender<hooks::Verdict>>,
     /// When the last media came, if what comes next is to go on from there, in ms.
     pub(super) lost_ms: Option<u64>,
 }
@@ -111,6 +113,7 @@ impl Outbound {
             bytes: 0,
             connection: None,
             error: String::new(),
+            reply: None,
             lost_ms: None,
         }
     }
@@ -149,7 +152,11 @@ impl Outbound {
             self.tried = 0;
         }
         let (stream, to) = (self.key(), &self.target().name);
-        let what = if self.way() == Way::Fetch { "fetch" } else { "forward" };
+        let what = match self.way() {
+            Way::Fetch => "fetch",
+            Way::Ask => "token_traverse",
+            Way::Forward | Way::Relay => "forward",
+        };
         if self.failures.is_multiple_of(FAILURES_PER_LINE) {
             tracing::warn!(%stream, %to, retry_ms = pause_ms, "{what}: {error}");
         } else {
@@ -258,9 +265,26 @@ impl<E: Endpoints> Shard<E> {
         }
         let now_ms = self.shared.now_ms();
         let at = if targets.len() > 1 { self.shared.origins.first(&targets, now_ms) } else { 0 };
-        let id = self.outbound.insert(Outbound::new(targets, at, now_ms, now_ms + pause_ms));
+        self.insert_targets(Outbound::new(targets, at, now_ms, now_ms + pause_ms));
+    }
+
+    fn insert_targets(&mut self, outbound: Outbound) {
+        let id = self.outbound.insert(outbound);
         self.errands.push(Errand::Dial(id));
         self.wake();
+    }
+
+    /// Asks an origin whether somebody may play.
+    pub(super) fn ask_origin(&mut self, request: &Request, path: &str) -> async_channel::Receiver<hooks::Verdict> {
+        let (reply, answer) = async_channel::bounded(1);
+        let path = self.path_on(path, &request.key);
+        let targets = E::origins(&Request { id: 0, ..request.clone() }, Way::Ask, false, &path);
+        let now_ms = self.shared.now_ms();
+        let at = self.shared.origins.first(&targets, now_ms);
+        if !targets.is_empty() {
+            self.insert_targets(Outbound { reply: Some(reply), ..Outbound::new(targets, at, now_ms, now_ms) });
+        }
+        answer
     }
 
     /// What has come up since this was asked last.
@@ -279,6 +303,7 @@ impl<E: Endpoints> Shard<E> {
             Way::Forward => published,
             // What comes from an origin is not taken there.
             Way::Relay => published && !self.relay.has_fetcher(&key),
+            Way::Ask => outbound.reply.as_ref().is_some_and(|reply| !reply.is_closed()),
             Way::Fetch => self.relay.is_fetched(&key) && !published && self.is_wanted(&key, ASKED_MS, now_ms),
         };
         if !wanted {
@@ -344,7 +369,7 @@ impl<E: Endpoints> Shard<E> {
                 tracing::info!(%stream, from = %to, "fetch");
                 ForwardState::Playing
             }
-            Way::Forward | Way::Relay => {
+            Way::Forward | Way::Relay | Way::Ask => {
                 tracing::info!(%stream, %to, "forward");
                 ForwardState::Publishing
             }
@@ -361,6 +386,15 @@ impl<E: Endpoints> Shard<E> {
         let fetches = outbound.way() == Way::Fetch;
         outbound.bytes += if fetches { connection.received_bytes } else { connection.sent_bytes };
         match reason {
+            CloseReason::ResponseEnded | CloseReason::Refused(_) if outbound.reply.is_some() => {
+                let reply = outbound.reply.take();
+                let verdict = match reason {
+                    CloseReason::Refused(why) => hooks::Verdict::Refused(why.clone()),
+                    _ => hooks::Verdict::Allowed(Value::Null),
+                };
+                // Whoever asked may have gone.
+                reply.into_iter().for_each(|reply| drop(reply.try_send(verdict.clone())));
+            }
             // Another publish, if there is one already, is not to wait; nor who plays again.
             CloseReason::Unpublished | CloseReason::Unseen(_) | CloseReason::Replaced => {
                 outbound.enter(ForwardState::Waiting, now_ms);
@@ -403,6 +437,9 @@ impl<E: Endpoints> Shard<E> {
         let next =
             if count > 1 { self.shared.origins.next(&outbound.targets, (outbound.at + 1) % count, now_ms) } else { 0 };
         let all = outbound.failed(now_ms, next, error);
+        if let Some(reply) = outbound.reply.take_if(|_| all) {
+            drop(reply.try_send(hooks::Verdict::Refused(format!("no origin can be asked: {}", outbound.error))));
+        }
         if outbound.way() != Way::Fetch {
             return;
         }
@@ -437,6 +474,7 @@ impl<E: Endpoints> Shard<E> {
                 error: outbound.error.clone(),
             }
         };
-        self.outbound.iter().map(|(_, outbound)| report(outbound)).collect()
+        let asked = |(_, outbound): &(usize, &Outbound)| outbound.way() != Way::Ask;
+        self.outbound.iter().filter(asked).map(|(_, outbound)| report(outbound)).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! Publishes: begun, fed and ended, at home and elsewhere.
 
 use super::{
-    Outcome, Shard, ShardMessage,
+    Outcome, Question, Shard, ShardMessage,
     access::Access,
     audience::AtEnd,
     connection::{Connection, Pending, Turn, Wanted, Wish},
@@ -42,7 +42,7 @@ impl<E: Endpoints> Shard<E> {
         }
         if let Some(event) = self.connect_event(connection, &request) {
             connection.wish = Some(Wish::Connect(Box::new(Wanted::Publish(request))));
-            return Outcome::Ask { event, unread: Vec::new() };
+            return Outcome::Ask { question: Question::Hooks(event), unread: Vec::new() };
         }
         if let Some(why) = self.short_of_memory() {
             self.stats.refused_for_memory.add(1);
@@ -57,7 +57,7 @@ impl<E: Endpoints> Shard<E> {
             Access::Refused(why) => self.refuse_publish(id, connection, request.id, &why),
             Access::Ask(event) => {
                 connection.wish = Some(Wish::Publish(request));
-                Outcome::Ask { event, unread: Vec::new() }
+                Outcome::Ask { question: Question::Hooks(event), unread: Vec::new() }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What peers send, and what comes of it.
 
 use super::{
-    Outcome, SCRATCH_BYTES, Shard, ShardMessage,
+    Outcome, Question, SCRATCH_BYTES, Shard, ShardMessage,
     access::Access,
     audience::AtEnd,
     budget::Budget,
@@ -122,7 +122,7 @@ impl<E: Endpoints> Shard<E> {
                     Outcome::Continue | Outcome::Later { .. } => {}
                     Outcome::Move { home, .. } => return Outcome::Move { home, unread: input.to_vec() },
                     Outcome::Retry { .. } => return Outcome::Retry { unread: input.to_vec() },
-                    Outcome::Ask { event, .. } => return Outcome::Ask { event, unread: input.to_vec() },
+                    Outcome::Ask { question, .. } => return Outcome::Ask { question, unread: input.to_vec() },
                     Outcome::HandOver => return Outcome::HandOver,
                     Outcome::Close(reason) => return Outcome::Close(reason),
                 }
@@ -249,18 +249,18 @@ impl<E: Endpoints> Shard<E> {
         }
         if let Some(event) = self.connect_event(connection, &request) {
             connection.wish = Some(Wish::Connect(Box::new(Wanted::Play(request, sink))));
-            return Outcome::Ask { event, unread: Vec::new() };
+            return Outcome::Ask { question: Question::Hooks(event), unread: Vec::new() };
         }
         if request.vhost.cluster.is_edge() && self.goes_round(connection, &request.key) {
             let why = format!("{}: it is wanted from here: edges that fetch from each other", request.key);
             return self.refuse_play(id, connection, &request, &why);
         }
         match self.access(connection, Action::Play, &request) {
-            Access::Granted => self.play(id, connection, request, sink),
+            Access::Granted => self.play_if_origin_allows(connection, id, request, sink),
             Access::Refused(why) => self.refuse_play(id, connection, &request, &why),
             Access::Ask(event) => {
                 connection.wish = Some(Wish::Play(request, sink));
-                Outcome::Ask { event, unread: Vec::new() }
+                Outcome::Ask { question: Question::Hooks(event), unread: Vec::new() }
             }
         }
     }

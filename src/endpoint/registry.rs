@@ -50,7 +50,9 @@ impl Endpoints for All {
             Way::Forward | Way::Relay => {
                 forward::ForwardSession::new(target, context).map(|session| AnySession::Forward(Box::new(session)))
             }
-            Way::Fetch => pull::PullSession::new(target, context).map(|session| AnySession::Pull(Box::new(session))),
+            Way::Fetch | Way::Ask => {
+                pull::PullSession::new(target, context).map(|session| AnySession::Pull(Box::new(session)))
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     config::{Listen, Service},
     control::{Handed, hooks},
-    core::{Outcome, SCRATCH_BYTES, Taken, port::CloseReason},
+    core::{Outcome, Question, SCRATCH_BYTES, Taken, port::CloseReason},
     sys::{Acceptor, Receiver},
 };
 use futures_lite::future;
@@ -177,8 +177,8 @@ pub(super) async fn run(local: Rc<Local>, mut receiver: Receiver, id: usize, mut
                 outcome = Box::pin(go_on(&local, id, unread)).await;
                 continue;
             }
-            Outcome::Ask { event, unread } => {
-                outcome = Box::pin(ask(&local, id, *event, unread)).await;
+            Outcome::Ask { question, unread } => {
+                outcome = Box::pin(ask(&local, id, question, unread)).await;
                 continue;
             }
             Outcome::HandOver => {
@@ -223,13 +223,16 @@ pub(super) async fn run(local: Rc<Local>, mut receiver: Receiver, id: usize, mut
 }
 
 /// Waits for others' word on what a connection wants, and goes on with it, and with what was read behind it.
-async fn ask(local: &Rc<Local>, id: usize, event: hooks::Event, unread: Vec<u8>) -> Outcome {
-    let answer = local.shard.borrow().shared().hooks.ask(event);
+async fn ask(local: &Rc<Local>, id: usize, question: Question, unread: Vec<u8>) -> Outcome {
+    let answer = match question {
+        Question::Hooks(event) => local.shard.borrow().shared().hooks.ask(*event),
+        Question::Origin(answer) => answer,
+    };
     let verdict = answer.recv().await.unwrap_or_else(|_| hooks::Verdict::Refused("no answer".to_owned()));
     match guarded(|| local.shard.borrow_mut().resume_wish(id, verdict)) {
         Outcome::Move { home, .. } => Outcome::Move { home, unread },
         Outcome::Retry { .. } => Outcome::Retry { unread },
-        Outcome::Ask { event, .. } => Outcome::Ask { event, unread },
+        Outcome::Ask { question, .. } => Outcome::Ask { question, unread },
         Outcome::Continue => Outcome::Later { unread },
         outcome @ (Outcome::Later { .. } | Outcome::HandOver | Outcome::Close(_)) => outcome,
     }

@@ -32,11 +32,10 @@ use crate::{
     stats::ShardStats,
 };
 use due::Due;
-use fetch::Fetch;
 use hashbrown::HashMap;
 use slab::Slab;
 use std::{collections::VecDeque, sync::Arc};
-use stream::Interest;
+use stream::{Fetch, Interest};
 
 /// Publishers of a shard per ms of pause between two reads of one: few of them cost little anyway.
 const PUBLISHERS_PER_PAUSE_MS: u64 = 5;

@@ -2,13 +2,14 @@
 
 use crate::{
     forward::{arrives_exactly, free_port, wait_for_state},
+    hooks::Hook,
     live::Live,
     media::{Running, avc_aac, bounded, ffmpeg9, have, hevc, packets, packets_of_file, play_hashes, publish, track},
     peer::{AVC_HEADER, Peer},
     server::{Server, eventually},
     web::{self, FlvBody, Web},
 };
-use corecast::proto::rtmp::message::Control;
+use corecast::proto::{amf, rtmp::message::Control};
 use serde_json::Value;
 use std::{
     net::SocketAddr,
@@ -269,16 +270,7 @@ fn vhosts_and_tokens_go_along() {
         Server::start(&format!("listen 127.0.0.1:0; vhost v.com {{ {} }}", section(&[far], "vhost up.[vhost];")));
     let mut publisher = Peer::connect(far, "live?vhost=up.v.com");
     let msid = publisher.create_stream();
-    publisher.command(
-        msid,
-        "publish",
-        5.0,
-        &[
-            corecast::proto::amf::Value::Null,
-            corecast::proto::amf::Value::string("x"),
-            corecast::proto::amf::Value::string("live"),
-        ],
-    );
+    publisher.command(msid, "publish", 5.0, &[amf::Value::Null, amf::Value::string("x"), amf::Value::string("live")]);
     publisher.expect_status("NetStream.Publish.Start");
     publisher.control(Control::SetChunkSize(60_000));
     publisher.writer.set_chunk_size(60_000);
@@ -367,4 +359,32 @@ fn publish_for(origin: &Web, seconds: u32) -> Running {
     let running = Running::start(&mut ffmpeg);
     origin.live("x");
     running
+}
+
+/// With token_traverse an origin says who may play, by the tokens that players bring.
+#[test]
+fn an_origin_decides_by_tokens() {
+    let hook = Hook::start(|event| {
+        let good = event["action"] != "on_play" || event["param"] == "?token=good";
+        Some(format!("{{\"code\":{}}}", u8::from(!good)))
+    });
+    let hooks = format!("http_hooks {{ enabled on; on_play {}; }}", hook.url);
+    let origin = Web::start(&format!("http_remux {{ enabled on; wait_stream 20; }} {hooks}"));
+    let _live = Live::start(origin.server.address(), "live", "x", 40, 25, 500);
+    for shards in [1, 4] {
+        let servers = [SocketAddr::from(([127, 0, 0, 1], free_port())), origin.server.address()];
+        let edge = Web::shards(shards, &section(&servers, "token_traverse on;"));
+        for _ in 0..4 {
+            Peer::play(edge.server.address(), "live", "x?token=good").expect_frames(30);
+            let mut refused = Peer::connect(edge.server.address(), "live");
+            let msid = refused.create_stream();
+            let name = amf::Value::string("x?token=bad");
+            refused.command(msid, "play", 0.0, &[amf::Value::Null, name]);
+            refused.expect_status("NetStream.Play.Failed");
+            assert_eq!(web::get(edge.http(), "/live/x.flv?token=bad").status, 403);
+        }
+        let alone = Web::shards(shards, &section(&servers[..1], "token_traverse on;"));
+        assert_eq!(web::get(alone.http(), "/live/x.flv?token=good").status, 403);
+        eventually("their end", || (players(&origin, "x") <= 1).then_some(()));
+    }
 }

@@ -7,7 +7,7 @@ mod origins;
 pub(super) use origins::{redirected, targets};
 
 use crate::{
-    core::port::{CloseReason, Context, Output, Peer, Request, Session, Target, Word},
+    core::port::{CloseReason, Context, Output, Peer, Request, Session, Target, Way, Word},
     proto::{
         amf::Value,
         flv::Tag,
@@ -41,6 +41,8 @@ pub(crate) struct PullSession {
     /// How long an answer may take, in ms, and media that is not there yet.
     patience_ms: u64,
     wait_ms: u64,
+    /// It is only asked whether it would.
+    asks: bool,
     /// The origin has agreed.
     playing: bool,
     /// Media has come, and its end has not.
@@ -91,6 +93,7 @@ impl PullSession {
             queue: SmallVec::new(),
             patience_ms: target.patience_ms,
             wait_ms: target.wait_ms,
+            asks: target.way == Way::Ask,
             playing: false,
             publishing: false,
             since_ms: context.now_ms,
@@ -141,6 +144,14 @@ impl PullSession {
 
     fn take(&mut self, said: Said, now_ms: u64) {
         match said {
+            Said::Playing | Said::Tag(_) if self.asks => {
+                if !std::mem::replace(&mut self.playing, true) {
+                    if let Wire::Rtmp(rtmp) = &mut self.wire {
+                        rtmp.close();
+                    }
+                    self.queue.push(Output::Leave(CloseReason::ResponseEnded));
+                }
+            }
             Said::Playing => (self.playing, self.since_ms) = (true, now_ms),
             Said::Tag(tag) => {
                 self.playing = true;

@@ -14,7 +14,7 @@ pub(crate) fn targets(request: &Request, way: Way, by_flv: bool, path: &str) -> 
     let cluster = &request.vhost.cluster;
     let protocol = match (way, cluster.protocol) {
         (Way::Fetch, Protocol::Rtmp) if cluster.follow_client && by_flv => Protocol::Flv,
-        (Way::Fetch, protocol) => protocol,
+        (Way::Fetch | Way::Ask, protocol) => protocol,
         (Way::Forward | Way::Relay, Protocol::Rtmps) => Protocol::Rtmps,
         (Way::Forward | Way::Relay, Protocol::Rtmp | Protocol::Flv | Protocol::Flvs) => Protocol::Rtmp,
     };

@@ -1,22 +1,10 @@
 //! Streams of an edge: whoever wants one that nobody publishes here has it fetched from elsewhere.
 
-use super::{Interest, Message, Relay, StreamId};
+use super::{Fetch, Interest, Message, Relay, StreamId};
 use crate::{
     media::{Settings, Snapshot},
     mesh::ring::Cargo,
 };
-
-/// How it stands with a stream that is fetched.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) enum Fetch {
-    /// It is not.
-    #[default]
-    No,
-    /// It is being asked for elsewhere; whether it is there is not known.
-    Asked,
-    /// It was not there, or nothing has come of it. It is asked for again.
-    Missing,
-}
 
 impl<P, M: Cargo> Relay<P, M> {
     /// Whether it is known that nobody publishes a stream.

@@ -1,9 +1,6 @@
 //! One stream as a shard's table has it, and the shards that want it.
 
-use super::{
-    fetch::Fetch,
-    message::{Message, RelayId, Sent},
-};
+use super::message::{Message, RelayId, Sent};
 use crate::{
     media::{Clock, Mix, Replica},
     mesh::ring::{Cargo, Mesh},
@@ -68,4 +65,16 @@ impl Interest {
             .iter()
             .all(|entry| mesh.try_send(self.shard, Message::Tag { relay: self.relay, entry: entry.clone() }))
     }
+}
+
+/// How it stands with a stream that is fetched.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Fetch {
+    /// It is not.
+    #[default]
+    No,
+    /// It is being asked for elsewhere; whether it is there is not known.
+    Asked,
+    /// It was not there, or nothing has come of it. It is asked for again.
+    Missing,
 }
