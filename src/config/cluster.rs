@@ -2,6 +2,7 @@
 
 use super::{DEFAULT_VHOST, explain::Line, section::Section};
 use crate::proto::address::split_port;
+use std::{fmt, sync::Arc, time::Duration};
 
 /// Where a vhost's streams are fetched from, and publishes are taken to; nowhere unless it is an edge.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -24,6 +25,30 @@ pub struct Cluster {
     pub linger_ms: u64,
     /// Servers that are asked for a stream that is not here. SRS: `origin_cluster on`, `coworkers`.
     pub coworkers: Vec<Origin>,
+    /// Where servers find who has which stream. Ours: `registry`.
+    pub registry: Option<Arc<Registry>>,
+    /// RTMP's players are sent to where their stream is, rather than served. Ours: `redirect`.
+    pub redirects: bool,
+}
+
+/// Redis, as it is used to find streams.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Registry {
+    /// `redis[s]://[user:password@]host[:port][/database]`.
+    pub url: String,
+    /// What entries are signed with; empty if they are not. Ours: `registry_secret`.
+    pub secret: String,
+    /// How long a server that says nothing is believed to have its streams. Ours: `registry_lease`.
+    pub lease: Duration,
+    /// Where others find this server's RTMP. Ours: `announce`.
+    pub announce: Option<Origin>,
+}
+
+impl fmt::Debug for Registry {
+    /// Without what is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("lease", &self.lease).field("announce", &self.announce).finish_non_exhaustive()
+    }
 }
 
 /// A server.
@@ -86,8 +111,9 @@ impl Cluster {
         let faults = section.loader.faults.len();
         let origins = section.words("origin", Origin::read);
         let sound = section.loader.faults.len() == faults;
-        if let Some(word) = mode_word.as_ref().filter(|_| remote && origins.is_empty() && sound) {
-            section.loader.fault(word, "an edge has no `origin`", "add `origin HOST[:PORT];`");
+        let registry = load_registry(&mut section);
+        if let Some(word) = mode_word.as_ref().filter(|_| remote && origins.is_empty() && sound && registry.is_none()) {
+            section.loader.fault(word, "an edge has no `origin`", "add `origin HOST[:PORT];`, or a `registry`");
         }
         let protocol = match section.choice("protocol").0.as_str() {
             "rtmps" => Protocol::Rtmps,
@@ -111,6 +137,11 @@ impl Cluster {
             let message = "`origin_cluster` and `mode remote` contradict each other: this is an edge or an origin";
             section.loader.fault(&word, message, "remove one of the two");
         }
+        let redirects = match section.choice("redirect").0.as_str() {
+            "on" => true,
+            "off" => false,
+            _ => registry.is_none(),
+        };
         section.loader.explained.push(Line::Close);
         section.finish();
         Self {
@@ -123,6 +154,8 @@ impl Cluster {
             timeout_ms,
             linger_ms,
             coworkers: if origin_cluster { coworkers } else { Vec::new() },
+            registry: registry.map(Arc::new),
+            redirects,
         }
     }
 
@@ -131,11 +164,33 @@ impl Cluster {
         !self.origins.is_empty()
     }
 
+    /// Whether other origins may have what is not here.
+    pub fn is_member(&self) -> bool {
+        !self.coworkers.is_empty() || self.registry.is_some() && !self.is_edge()
+    }
+
+    /// Whether streams that are not published here are to be had from elsewhere.
+    pub fn fetches(&self) -> bool {
+        self.is_edge() || self.is_member()
+    }
+
     /// The name at the origins of a vhost; `None` for the one that answers everybody.
     pub fn vhost_there(&self, name: &str) -> Option<String> {
         let there = self.vhost.replace("[vhost]", name);
         Some(there).filter(|there| there != DEFAULT_VHOST)
     }
+}
+
+fn load_registry(section: &mut Section<'_>) -> Option<Registry> {
+    let (url, word) = section.text("registry");
+    let good = ["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme));
+    if let Some(word) = word.filter(|_| !url.is_empty() && !good) {
+        section.loader.fault(&word, "`registry` is no URL of Redis", "write `registry redis://HOST:6379;`");
+    }
+    let (secret, _) = section.text("registry_secret");
+    let lease = Duration::from_millis(u64::from(section.milliseconds("registry_lease")));
+    let announce = section.words("announce", Origin::read).into_iter().next();
+    good.then_some(Registry { url, secret, lease, announce })
 }
 
 #[cfg(test)]

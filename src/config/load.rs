@@ -91,8 +91,15 @@ pub(super) fn load(loader: &mut Loader, directives: Vec<Directive>, descriptors:
     if http.http2 && vhosts.iter().any(|vhost| vhost.is_packaged()) {
         http.tls = http.tls.map(|acceptor| acceptor.with_http2());
     }
+    let mut registries = vhosts.iter().filter_map(|vhost| vhost.cluster.registry.clone());
+    let registry = registries.next();
+    if registry.as_ref().is_some_and(|first| registries.any(|other| other != *first)) {
+        let fault = Fault::nowhere("vhosts name several registries: a server has one");
+        loader.faults.push(fault.help("write the same `registry`, and what belongs to it, in all of them"));
+    }
     let listen = listen.into_iter().map(|(listen, _)| listen).collect();
     Config {
+        registry,
         listen,
         max_connections,
         trusted_proxies,

@@ -29,7 +29,7 @@ mod srs;
 mod syntax;
 mod table;
 
-pub use cluster::{Cluster, Origin, Protocol};
+pub use cluster::{Cluster, Origin, Protocol, Registry};
 pub use dash::Dash;
 pub use dvr::Dvr;
 pub use explain::{Change, Explanation, full};
@@ -87,6 +87,8 @@ pub struct Config {
     pub heartbeat: Option<Heartbeat>,
     /// By name; never empty.
     pub vhosts: Vec<Arc<Vhost>>,
+    /// Where streams of other servers are found. Ours: `registry`.
+    pub registry: Option<Arc<Registry>>,
     /// The log.
     pub log: Log,
     /// How SIGQUIT stops.

@@ -333,6 +333,13 @@ known! {
         "origin_cluster" Flag, "off", NextConnection,
             "Whether other origins are asked for a stream that is not published here; its players are sent there.";
         "coworkers" Servers, "", NextConnection, "Those origins, by the ports of their APIs.";
+        "registry" Secret("redis://10.0.0.9:6379"), "", Restart,
+            "Ours. The Redis where all servers say which streams are published at them, and find the others'; the same for all vhosts that have one. rediss:// is TLS.";
+        "registry_secret" Secret("SECRET"), "", Restart, "Ours. What entries there are signed with; others are passed over then.";
+        "registry_lease" Decimal("seconds", 1..=3600), "10", Restart, "Ours. How long a server that is gone is believed to have its streams.";
+        "announce" Servers, "", Restart, "Ours. Where others find this server's RTMP; this machine's address and port unless said.";
+        "redirect" Word(&["auto", "on", "off"]), "auto", NextConnection,
+            "Ours. Whether RTMP's players of a stream that another origin has are sent there (on) or served here (off); auto: on with coworkers, as in SRS, off with a registry.";
     }
     Exec {
         "enabled" Flag, "off", Now, "Whether programs run as long as there is a publish.";

@@ -111,7 +111,7 @@ fn add_ports(body: &mut Value, config: &Config) {
 }
 
 /// `SRS_DEVICE_IP`, or the address that this machine would speak to others from.
-fn device_ip() -> String {
+pub(crate) fn device_ip() -> String {
     if let Some(set) = std::env::var("SRS_DEVICE_IP").ok().filter(|set| !set.is_empty()) {
         return set;
     }

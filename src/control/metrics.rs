@@ -6,6 +6,7 @@ use super::{
     merge, system,
 };
 use crate::{
+    cluster::RegistryState,
     config::Exporter,
     programs,
     stats::{Histogram, ShardStats},
@@ -30,6 +31,7 @@ pub(super) struct Seen<'a> {
     pub(super) hooks: &'a Hooks,
     /// Bytes of segments that are served, and files that could not be written.
     pub(super) stored: (u64, u64),
+    pub(super) registry: Option<RegistryState>,
 }
 
 /// The text so far.
@@ -123,6 +125,12 @@ pub(super) fn write(seen: &Seen<'_>) -> String {
     streams.sort_by(|a, b| b.players.cmp(&a.players).then_with(|| a.key.cmp(&b.key)));
     write_streams(&mut text, &streams, seen.exporter.top_streams);
     write_forwards(&mut text, &streams);
+    if let Some(RegistryState { up, own, known }) = seen.registry {
+        text.one("corecast_registry_up", "gauge", "Whether the registry answers.", u8::from(up));
+        text.head("corecast_registry_streams", "gauge", "Streams in the registry: of this server, and of others.");
+        text.line(format_args!("corecast_registry_streams{{of=\"own\"}} {own}"));
+        text.line(format_args!("corecast_registry_streams{{of=\"others\"}} {known}"));
+    }
     write_programs(&mut text, seen.programs);
     text.0
 }

@@ -22,6 +22,7 @@ mod shards;
 mod system;
 
 pub use access::ClientId;
+pub(crate) use heartbeat::device_ip;
 pub use plane::{CONNECTIONS_MAX, start};
 pub(in crate::control) use report::merge;
 pub use report::{
@@ -30,6 +31,7 @@ pub use report::{
 };
 
 use crate::{
+    cluster::RegistryState,
     config::{Config, Service, Vhost},
     package::Recorded,
     programs,
@@ -100,6 +102,8 @@ pub trait Server: Send + 'static {
     fn reload(&self) -> Receiver<Result<usize, String>>;
     /// What runs beside streams; `None` if nothing ever did.
     fn programs(&self) -> Option<Receiver<Vec<programs::Report>>>;
+    /// Whether somebody publishes a stream here, by its key, of a vhost that others ask for streams.
+    fn is_published(&self, key: &str) -> bool;
     /// Whether shards serve a segment or a playlist at a path of a vhost.
     fn is_packaged(&self, vhost: &Vhost, path: &str) -> bool;
     /// Where a stream's playlists of HLS and DASH are, by its key: paths of its vhost.
@@ -114,6 +118,8 @@ pub trait Server: Send + 'static {
     fn ids(&self) -> (&str, &str);
     /// What changes must prove where there is no `auth`; empty if nobody can.
     fn token(&self) -> &str;
+    /// Where it stands with the registry, if there is one.
+    fn registry(&self) -> Option<RegistryState>;
     /// Who calls hooks.
     fn hooks(&self) -> &hooks::Hooks;
     /// The process's clock, in ms.

@@ -18,6 +18,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("vhosts", "virtual hosts, or one by its id"),
     ("streams", "streams, or one by its id"),
     ("clients", "clients, or one by its id; DELETE disconnects it"),
+    ("clusters", "where a stream is published, if it is here"),
     ("shards", "load and flush interval of every core (ours)"),
     ("programs", "processes of exec, transcode and ingest (ours)"),
     ("recordings", "recordings, or those of a stream by its id; POST begins one, DELETE ends it (ours)"),
@@ -52,6 +53,7 @@ paths! {
     features (get post put) "/api/v1/features" "What this server can" Figures;
     requests (get post put) "/api/v1/requests" "This request" Figures;
     tests_requests (get post put) "/api/v1/tests/requests" "This request" Figures;
+    clusters (get post put) "/api/v1/clusters" "Where the stream that the query names (vhost, app, stream) is published, if it is here" Figures;
     vhosts (get) "/api/v1/vhosts" "Virtual hosts" Vhosts;
     shards (get) "/api/v1/shards" "Cores" Shards;
     programs (get) "/api/v1/programs" "Processes of exec, transcode and ingest" Programs;

@@ -141,6 +141,14 @@ mod tests {
             unreachable!("nobody asks for them here")
         }
 
+        fn is_published(&self, _: &str) -> bool {
+            false
+        }
+
+        fn registry(&self) -> Option<crate::cluster::RegistryState> {
+            None
+        }
+
         fn is_packaged(&self, _: &crate::config::Vhost, _: &str) -> bool {
             false
         }

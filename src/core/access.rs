@@ -69,10 +69,13 @@ impl<E: Endpoints> Shard<E> {
             (Some(Wish::Publish(request)), None) => shard.publish(id, connection, request, 0),
             (Some(Wish::Publish(request)), Some(why)) => shard.refuse_publish(id, connection, request.id, &why),
             (Some(Wish::Play(request, sink)), None) => shard.play_if_origin_allows(connection, id, request, sink),
-            (Some(Wish::PlayOfOrigin(request, sink)), None) => shard.play(id, connection, request, sink),
-            (Some(Wish::Play(request, _) | Wish::PlayOfOrigin(request, _)), Some(why)) => {
-                shard.refuse_play(id, connection, &request, &why)
+            (Some(Wish::PlayOfOrigin(request, sink) | Wish::PlaySomewhere(request, sink)), None) => {
+                shard.play(id, connection, request, sink)
             }
+            (
+                Some(Wish::Play(request, _) | Wish::PlayOfOrigin(request, _) | Wish::PlaySomewhere(request, _)),
+                Some(why),
+            ) => shard.refuse_play(id, connection, &request, &why),
         })
     }
 }

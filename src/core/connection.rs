@@ -227,6 +227,8 @@ pub(super) enum Wish<S> {
     Play(Box<Request>, S),
     /// The same once an origin has allowed it, too.
     PlayOfOrigin(Box<Request>, S),
+    /// The same once it is known whether another server has the stream.
+    PlaySomewhere(Box<Request>, S),
 }
 
 /// What a connection wants of a stream.

@@ -67,6 +67,18 @@ impl<E: Endpoints> Shard<E> {
         publisher.shard == self.relay.me() && publisher.connection == connection.token(id)
     }
 
+    /// Disconnects publishers whose streams other servers have.
+    pub(super) fn end_lost(&mut self) {
+        let (relay, me) = (&self.relay, self.relay.me());
+        for (key, why) in self.shared.cluster.take_lost(|key| relay.home_of(key) == me) {
+            let publisher = self.relay.publisher_of(&key).copied().filter(|_| !self.relay.has_fetcher(&key));
+            if let Some(publisher) = publisher {
+                tracing::warn!(stream = %key, "the publish ends: {why}");
+                self.dismiss(publisher, CloseReason::Refused(why));
+            }
+        }
+    }
+
     /// Disconnects publishers whom nobody has wanted to see for as long as their vhosts say; returns when the next
     /// one's time will have come.
     pub(super) fn kick_unseen(&mut self, now_ms: u64) -> u64 {

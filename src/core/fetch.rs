@@ -5,9 +5,14 @@ use super::{
     connection::{Connection, Wish as Wanted},
     origins::Wish,
     outbound::Outbound,
-    port::{CloseReason, Endpoints, Request, Session, Target, Way},
+    port::{CloseReason, Endpoints, Request, Session, Sink, Target, Way, Word},
 };
-use crate::proto::address::StreamAddress;
+use crate::{
+    cluster::{Place, Sought},
+    control::hooks,
+    proto::address::StreamAddress,
+};
+use serde_json::Value;
 
 /// A stream whose publisher here has gone is fetched so much later, in ms.
 const AGAIN_MS: u64 = 1000;
@@ -25,11 +30,40 @@ impl<E: Endpoints> Shard<E> {
         sink: E::Sink,
     ) -> Outcome {
         if !request.vhost.cluster.token_traverse {
-            return self.play(id, connection, request, sink);
+            return self.play_here_or_there(connection, id, request, sink);
         }
         let answer = self.ask_origin(&request, connection.session.peer().path);
         connection.wish = Some(Wanted::PlayOfOrigin(request, sink));
         Outcome::Ask { question: Question::Origin(answer), unread: Vec::new() }
+    }
+
+    /// Plays a stream, unless another server may have it, and whoever plays would follow there.
+    fn play_here_or_there(
+        &mut self,
+        connection: &mut Connection<E>,
+        id: usize,
+        request: Box<Request>,
+        sink: E::Sink,
+    ) -> Outcome {
+        let cluster = &request.vhost.cluster;
+        let asks = cluster.is_member() && cluster.redirects && sink.follows();
+        if !asks || self.shared.cluster.is_published(&request.key) {
+            return self.play(id, connection, request, sink);
+        }
+        let answer = self.shared.cluster.find(&request.vhost, sought(&request));
+        connection.wish = Some(Wanted::PlaySomewhere(request, sink));
+        Outcome::Ask { question: Question::Place(answer), unread: Vec::new() }
+    }
+
+    /// It is known whether another server has what somebody wants to play.
+    pub(crate) fn resume_place(&mut self, id: usize, place: Option<Place>) -> Outcome {
+        let Some(place) = place else { return self.resume_wish(id, hooks::Verdict::Allowed(Value::Null)) };
+        self.work_on(id, |shard, connection| {
+            let Some(Wanted::PlaySomewhere(request, _)) = connection.wish.take() else { return Outcome::Continue };
+            let url = E::url_at(&request, &place.rtmp);
+            tracing::info!(peer = %connection.named(), stream = %request.key, to = %place.rtmp.host, "sent elsewhere");
+            shard.tell_session(id, connection, Word::Elsewhere(request.id, &url))
+        })
     }
 
     /// Has streams fetched that are wanted from now on.
@@ -37,11 +71,9 @@ impl<E: Endpoints> Shard<E> {
         for (id, again) in self.relay.take_wanted() {
             let Some(key) = self.relay.stream(id).map(|stream| stream.key.to_string()) else { continue };
             let wish = self.shared.origins.take_wish(&key).or_else(|| self.plain_wish(&key));
-            match wish.map(|wish| self.targets_of(&wish)).filter(|targets| !targets.is_empty()) {
-                Some(targets) => {
-                    // An origin that it was taken to has to learn of its end first.
-                    self.see_to(targets, if again { AGAIN_MS } else { 0 });
-                }
+            match wish {
+                // An origin that it was taken to has to learn of its end first.
+                Some(wish) => self.fetch(wish, if again { AGAIN_MS } else { 0 }),
                 None => self.relay.end_fetch(&key),
             }
         }
@@ -59,7 +91,31 @@ impl<E: Endpoints> Shard<E> {
 
     pub(super) fn targets_of(&self, wish: &Wish) -> Vec<Target> {
         let request = Request { id: 0, ..wish.request.clone() };
-        E::origins(&request, Way::Fetch, wish.by_flv, &self.path_on(&wish.path, &request.key))
+        E::origins(&request, Way::Fetch, wish.by_flv, &self.path_on(&wish.path, &request.key), None)
+    }
+
+    /// Asks which server has a stream.
+    pub(super) fn locate(&self, wish: &Wish) -> async_channel::Receiver<Option<Place>> {
+        self.shared.cluster.find(&wish.request.vhost, sought(&wish.request))
+    }
+
+    /// The answer to that.
+    pub(crate) fn located(&mut self, id: usize, place: Option<Place>) {
+        let now_ms = self.shared.now_ms();
+        let Some(wish) = self.outbound.get(id).and_then(|outbound| outbound.wish.clone()) else { return };
+        match place {
+            Some(place) => {
+                let request = Request { id: 0, ..wish.request.clone() };
+                let path = self.path_on(&wish.path, &request.key);
+                self.outbound[id].targets = E::origins(&request, Way::Fetch, false, &path, Some(&place.rtmp));
+                self.outbound[id].at = 0;
+            }
+            None => {
+                self.outbound[id].found_nowhere(now_ms);
+                self.relay.fetch_failed(&wish.request.key);
+                self.shared.shelf.give_up(&wish.request.key);
+            }
+        }
     }
 
     /// Whether somebody plays a stream, or has asked for its playlists within so many ms.
@@ -84,5 +140,16 @@ impl<E: Endpoints> Shard<E> {
         if let Some(publisher) = publisher {
             self.dismiss(publisher, CloseReason::Refused(reason.to_string()));
         }
+    }
+}
+
+fn sought(request: &Request) -> Sought {
+    let address = &request.address;
+    Sought {
+        key: request.key.clone(),
+        vhost: request.vhost.name.clone(),
+        host: address.vhost.clone(),
+        app: address.app.clone(),
+        stream: address.stream.clone(),
     }
 }

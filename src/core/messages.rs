@@ -128,7 +128,7 @@ impl<E: Endpoints> Shard<E> {
                     self.oust(&key, None);
                 }
                 let (settings, told) = *begin;
-                let stream = self.begin_stream(&key, settings, publisher, told).ok();
+                let stream = self.begin_stream(&key, settings, publisher, told, false).ok();
                 changed.extend(stream);
                 follow.filter(|_| stream.is_some()).into_iter().for_each(|follow| self.follow(follow));
                 let home = self.relay.me();

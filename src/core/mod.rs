@@ -45,6 +45,7 @@ pub(crate) use outbound::{Errand, Follow, Step};
 pub(crate) use shared::Shared;
 
 use crate::{
+    cluster::Place,
     config::{Listen, Service},
     control::{ClientId, hooks},
     mesh::{
@@ -110,6 +111,8 @@ pub(crate) enum Question {
     Hooks(Box<hooks::Event>),
     /// An origin, whose answer this will be.
     Origin(async_channel::Receiver<hooks::Verdict>),
+    /// Where the stream is, if it is not here.
+    Place(async_channel::Receiver<Option<Place>>),
 }
 
 /// See the module.
@@ -315,6 +318,7 @@ impl<E: Endpoints> Shard<E> {
                 all.for_each(|connection| sys::set_nonblocking(connection.descriptor));
             }
             self.relay.look_over(now_ms);
+            self.end_lost();
             self.look_at_visits(now_ms);
             self.housekeeping_ms = self.kick_unseen(now_ms).min(now_ms + HOUSEKEEPING_MS);
         }

@@ -5,9 +5,11 @@
 use super::{
     Shard,
     connection::Connection,
+    origins::Wish,
     port::{CloseReason, Endpoints, Request, Session, Target, Way},
 };
 use crate::{
+    cluster::Place,
     control::{ForwardReport, ForwardState, access, hooks},
     tls,
 };
@@ -20,6 +22,8 @@ const PAUSE_MS_MIN: u64 = 250;
 const PAUSE_MS_MAX: u64 = 4000;
 /// A stream whose playlist was asked for is tried to be fetched for so long, in ms.
 const ASKED_MS: u64 = 30_000;
+/// Before it is asked again who has a stream that nobody has, in ms; each further pause is twice as long.
+const NOWHERE_MS_MIN: u64 = 1000;
 /// A connection that has lasted for so long has been a good one, in ms: the next pause is the first again.
 const GOOD_MS: u64 = 10_000;
 /// Servers that a stream may come through, one after the other.
@@ -48,6 +52,8 @@ pub(crate) enum Step {
         within: Duration,
     },
     Wait(Duration),
+    /// Say [`Shard::located`] with the answer to this.
+    Locate(async_channel::Receiver<Option<Place>>),
     /// Nothing any more.
     End,
 }
@@ -66,8 +72,13 @@ pub(crate) struct Follow {
 /// Targets of which one is to be had, and how it stands with that.
 #[derive(Debug)]
 pub(super) struct Outbound {
-    targets: Vec<Target>,
-    at: usize,
+    key: String,
+    way: Way,
+    /// Of a stream that is fetched.
+    pub(super) wish: Option<Box<Wish>>,
+    /// None as long as it is not known who has it.
+    pub(super) targets: Vec<Target>,
+    pub(super) at: usize,
     /// Where the one at hand has sent us.
     detour: Option<Box<Target>>,
     hops: u32,
@@ -98,6 +109,9 @@ pub(super) struct Outbound {
 impl Outbound {
     fn new(targets: Vec<Target>, at: usize, now_ms: u64, due_ms: u64) -> Self {
         Self {
+            key: targets.first().map_or_else(String::new, |target| target.request.key.clone()),
+            way: targets.first().map_or(Way::Fetch, |target| target.way),
+            wish: None,
             targets,
             at,
             detour: None,
@@ -118,16 +132,29 @@ impl Outbound {
         }
     }
 
-    fn target(&self) -> &Target {
-        self.detour.as_deref().unwrap_or(&self.targets[self.at])
+    fn target(&self) -> Option<&Target> {
+        self.detour.as_deref().or_else(|| self.targets.get(self.at))
+    }
+
+    /// Where it is, for people.
+    fn name(&self) -> &str {
+        self.target().map_or("", |target| &target.name)
+    }
+
+    /// Nobody has it, so far.
+    pub(super) fn found_nowhere(&mut self, now_ms: u64) {
+        self.enter(ForwardState::Waiting, now_ms);
+        self.due_ms = now_ms + (NOWHERE_MS_MIN << self.failures.min(8)).min(PAUSE_MS_MAX);
+        self.failures += 1;
+        "no server has it".clone_into(&mut self.error);
     }
 
     pub(super) fn key(&self) -> &str {
-        &self.targets[self.at].request.key
+        &self.key
     }
 
     pub(super) fn way(&self) -> Way {
-        self.targets[self.at].way
+        self.way
     }
 
     fn is_up(&self) -> bool {
@@ -151,7 +178,7 @@ impl Outbound {
             pause_ms -= fastrand::u64(0..=pause_ms / 4);
             self.tried = 0;
         }
-        let (stream, to) = (self.key(), &self.target().name);
+        let (stream, to) = (self.key(), self.name());
         let what = match self.way() {
             Way::Fetch => "fetch",
             Way::Ask => "token_traverse",
@@ -217,8 +244,8 @@ impl<E: Endpoints> Shard<E> {
     /// A publish has begun here.
     pub(super) fn follow(&mut self, mut follow: Box<Follow>) {
         if std::mem::take(&mut follow.relayed) {
-            let targets = E::origins(&follow.request, Way::Relay, false, &follow.path);
-            self.see_to(targets, 0);
+            let targets = E::origins(&follow.request, Way::Relay, false, &follow.path, None);
+            self.see_to(targets);
         }
         match follow.ask.take() {
             Some(event) => {
@@ -247,25 +274,38 @@ impl<E: Endpoints> Shard<E> {
 
     fn push_on(&mut self, follow: &Follow, urls: Option<&[String]>) {
         for target in E::targets(&follow.request, urls, &follow.path) {
-            self.see_to(vec![target], 0);
+            self.see_to(vec![target]);
         }
     }
 
-    /// Sees to it that one of the targets is had, from then on.
-    pub(super) fn see_to(&mut self, targets: Vec<Target>, pause_ms: u64) {
+    /// Has a stream fetched, so much later, unless it is already.
+    pub(super) fn fetch(&mut self, wish: Wish, pause_ms: u64) {
+        let is_it = |outbound: &Outbound| outbound.way == Way::Fetch && outbound.key == wish.request.key;
+        if self.outbound.iter().any(|(_, outbound)| is_it(outbound)) {
+            return;
+        }
+        let now_ms = self.shared.now_ms();
+        let targets = self.targets_of(&wish);
+        let at = self.shared.origins.first(&targets, now_ms);
+        let key = wish.request.key.clone();
+        let begun = Outbound::new(targets, at, now_ms, now_ms + pause_ms);
+        self.insert_targets(Outbound { key, wish: Some(Box::new(wish)), ..begun });
+    }
+
+    /// Sees to it that one of the targets is had, from now on.
+    fn see_to(&mut self, targets: Vec<Target>) {
         let Some(first) = targets.first() else { return };
         // One that is there already goes on, over a takeover or a quick republish.
         let same = |outbound: &Outbound| {
-            let known = &outbound.targets[0];
-            (known.way, &known.url, &known.request.key) == (first.way, &first.url, &first.request.key)
-                || first.way == Way::Fetch && known.way == Way::Fetch && known.request.key == first.request.key
+            let url = outbound.targets.first().map(|known| &known.url);
+            (outbound.way, url, &outbound.key) == (first.way, Some(&first.url), &first.request.key)
         };
         if self.outbound.iter().any(|(_, outbound)| same(outbound)) {
             return;
         }
         let now_ms = self.shared.now_ms();
         let at = if targets.len() > 1 { self.shared.origins.first(&targets, now_ms) } else { 0 };
-        self.insert_targets(Outbound::new(targets, at, now_ms, now_ms + pause_ms));
+        self.insert_targets(Outbound::new(targets, at, now_ms, now_ms));
     }
 
     fn insert_targets(&mut self, outbound: Outbound) {
@@ -278,7 +318,7 @@ impl<E: Endpoints> Shard<E> {
     pub(super) fn ask_origin(&mut self, request: &Request, path: &str) -> async_channel::Receiver<hooks::Verdict> {
         let (reply, answer) = async_channel::bounded(1);
         let path = self.path_on(path, &request.key);
-        let targets = E::origins(&Request { id: 0, ..request.clone() }, Way::Ask, false, &path);
+        let targets = E::origins(&Request { id: 0, ..request.clone() }, Way::Ask, false, &path, None);
         let now_ms = self.shared.now_ms();
         let at = self.shared.origins.first(&targets, now_ms);
         if !targets.is_empty() {
@@ -319,7 +359,10 @@ impl<E: Endpoints> Shard<E> {
             return Step::Wait(Duration::from_millis(outbound.due_ms - now_ms));
         }
         outbound.enter(ForwardState::Connecting, now_ms);
-        let Target { host, port, patience_ms, .. } = outbound.target();
+        let Some(Target { host, port, patience_ms, .. }) = outbound.target() else {
+            let wish = outbound.wish.clone();
+            return wish.map_or(Step::End, |wish| Step::Locate(self.locate(&wish)));
+        };
         Step::Dial { host: host.clone(), port: *port, within: Duration::from_millis(*patience_ms) }
     }
 
@@ -334,7 +377,7 @@ impl<E: Endpoints> Shard<E> {
     /// There is nothing to be done with it, and why.
     pub(crate) fn insert_outbound(&mut self, id: usize, descriptor: RawFd, peer: SocketAddr) -> Result<usize, String> {
         let outbound = self.outbound.get(id).ok_or("it is not wanted any more")?;
-        let target = outbound.target();
+        let target = outbound.target().ok_or("it is not known where")?;
         let session = E::dial(target, &self.shared.context()).ok_or("no such place")?;
         let tls = match target.tls {
             true => Some(self.connector()?.connect(&target.host).map_err(|error| format!("TLS: {error}"))?),
@@ -363,7 +406,7 @@ impl<E: Endpoints> Shard<E> {
         let Some(outbound) = self.outbound.get_mut(id) else { return };
         (outbound.served, outbound.refusals, outbound.hops) = (true, 0, 0);
         outbound.error.clear();
-        let (stream, to) = (outbound.key(), &outbound.target().name);
+        let (stream, to) = (outbound.key(), outbound.name());
         let state = match outbound.way() {
             Way::Fetch => {
                 tracing::info!(%stream, from = %to, "fetch");
@@ -374,7 +417,11 @@ impl<E: Endpoints> Shard<E> {
                 ForwardState::Publishing
             }
         };
-        self.shared.origins.note_success(&self.outbound[id].targets[self.outbound[id].at]);
+        self.outbound[id]
+            .targets
+            .get(self.outbound[id].at)
+            .into_iter()
+            .for_each(|target| self.shared.origins.note_success(target));
         self.outbound[id].enter(state, now_ms);
     }
 
@@ -401,7 +448,8 @@ impl<E: Endpoints> Shard<E> {
                 (outbound.due_ms, outbound.lost_ms) = (now_ms, None);
             }
             CloseReason::Redirected(url) => {
-                let found = E::redirected(outbound.target(), url).filter(|_| outbound.hops < HOPS_MAX);
+                let known = outbound.target().filter(|_| outbound.hops < HOPS_MAX);
+                let found = known.and_then(|target| E::redirected(target, url));
                 match found {
                     Some(target) => {
                         outbound.hops += 1;
@@ -430,10 +478,10 @@ impl<E: Endpoints> Shard<E> {
     fn outbound_failed(&mut self, id: usize, error: String, to_blame: bool) {
         let now_ms = self.shared.now_ms();
         let Some(outbound) = self.outbound.get_mut(id) else { return };
-        if to_blame {
-            self.shared.origins.note_failure(&outbound.targets[outbound.at], now_ms);
-        }
         let count = outbound.targets.len();
+        if let Some(target) = outbound.targets.get(outbound.at).filter(|_| to_blame) {
+            self.shared.origins.note_failure(target, now_ms);
+        }
         let next =
             if count > 1 { self.shared.origins.next(&outbound.targets, (outbound.at + 1) % count, now_ms) } else { 0 };
         let all = outbound.failed(now_ms, next, error);
@@ -444,6 +492,11 @@ impl<E: Endpoints> Shard<E> {
             return;
         }
         let key = outbound.key().to_owned();
+        // Who has it is asked anew where that is not written down.
+        let located = outbound.wish.as_ref().is_some_and(|wish| !wish.request.vhost.cluster.is_edge());
+        if located {
+            outbound.targets.clear();
+        }
         if all {
             self.relay.fetch_failed(&key);
             self.shared.shelf.give_up(&key);
@@ -451,9 +504,10 @@ impl<E: Endpoints> Shard<E> {
         // Somebody has asked since with another token, perhaps.
         if let Some(wish) = self.shared.origins.take_wish(&key) {
             let targets = self.targets_of(&wish);
-            if targets.len() == count {
+            if targets.len() == count && !located {
                 self.outbound[id].targets = targets;
             }
+            self.outbound[id].wish = Some(Box::new(wish));
         }
     }
 
@@ -465,7 +519,7 @@ impl<E: Endpoints> Shard<E> {
             ForwardReport {
                 key: outbound.key().to_owned(),
                 fetched,
-                to: outbound.target().name.clone(),
+                to: outbound.name().to_owned(),
                 state: outbound.state,
                 since_ms: outbound.since_ms,
                 bytes: outbound.bytes

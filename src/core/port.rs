@@ -5,7 +5,7 @@
 //! says how entries stand on its wire. All endpoints together are one type, [`Endpoints`], made by the registry.
 
 use crate::{
-    config::{Config, Listen, Vhost},
+    config::{Config, Listen, Origin, Vhost},
     media::{Entry, Headers, Kind, Replica, Subscription},
     package::{Shelf, Shown, Visit},
     proto::{
@@ -40,7 +40,11 @@ pub trait Endpoints: fmt::Debug + Sized + 'static {
 
     /// Where a stream may be fetched from, or is taken to that is published here, in the order of the configuration.
     /// `by_flv` is what its first player takes.
-    fn origins(request: &Request, way: Way, by_flv: bool, path: &str) -> Vec<Target>;
+    /// `place` is who is known to have it.
+    fn origins(request: &Request, way: Way, by_flv: bool, path: &str, place: Option<&Origin>) -> Vec<Target>;
+
+    /// A stream's URL at another server, for a player.
+    fn url_at(request: &Request, place: &Origin) -> String;
 
     /// The same by another URL, to which a target has sent us; `None` if that is no place for it.
     fn redirected(target: &Target, url: &str) -> Option<Target>;
@@ -222,6 +226,8 @@ pub enum Word<'a> {
     PlayRefused(Id, &'a str),
     /// It does not play, since the server has no room; it may later.
     Busy(Id, &'a str),
+    /// It does not play: the stream is at another server, by its URL.
+    Elsewhere(Id, &'a str),
     /// Nothing has come for it yet; whether it is known that nobody publishes.
     Waits(Id, bool),
     /// Media of a publish begins; whether it has had media of an earlier one. What it says stands before the media.
@@ -259,6 +265,16 @@ pub trait Sink: fmt::Debug + Send + Sized + 'static {
     /// stream's settings say.
     fn burst_ms(&self) -> u64 {
         0
+    }
+
+    /// Its peer takes FLV by HTTP.
+    fn takes_flv(&self) -> bool {
+        false
+    }
+
+    /// Its peer follows when it is sent to another server ([`Word::Elsewhere`]).
+    fn follows(&self) -> bool {
+        false
     }
 
     /// It reads no log: its peer's requests are this visit.

@@ -104,7 +104,7 @@ impl<E: Endpoints> Shard<E> {
             if replace {
                 self.oust(key, Some((id, connection)));
             }
-            return match self.begin_stream(key, settings, publisher, told) {
+            return match self.begin_stream(key, settings, publisher, told, fetched) {
                 Ok(stream) => {
                     let mut publish = new(Target::Home(stream));
                     self.begin_fetched(connection, stream, &mut publish, vhost);
@@ -146,10 +146,11 @@ impl<E: Endpoints> Shard<E> {
         settings: Settings,
         publisher: Publisher,
         told: FileEvents,
+        fetched: bool,
     ) -> Result<StreamId, Busy> {
         let id = self.relay.publish(key, settings, publisher)?;
         if let Some(stream) = self.relay.stream_mut(id) {
-            stream.replica.set_takers(self.shared.takers(key, told));
+            stream.replica.set_takers(self.shared.takers(key, told, fetched));
         }
         Ok(id)
     }

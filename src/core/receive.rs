@@ -251,7 +251,7 @@ impl<E: Endpoints> Shard<E> {
             connection.wish = Some(Wish::Connect(Box::new(Wanted::Play(request, sink))));
             return Outcome::Ask { question: Question::Hooks(event), unread: Vec::new() };
         }
-        if request.vhost.cluster.is_edge() && self.goes_round(connection, &request.key) {
+        if request.vhost.cluster.fetches() && self.goes_round(connection, &request.key) {
             let why = format!("{}: it is wanted from here: edges that fetch from each other", request.key);
             return self.refuse_play(id, connection, &request, &why);
         }
@@ -344,9 +344,9 @@ impl<E: Endpoints> Shard<E> {
     /// Takes note of how a stream was asked for that may be to be fetched.
     fn note_wish(&self, connection: &Connection<E>, request: &Request, sink: &E::Sink, stream: StreamId) {
         let live = self.relay.stream(stream).is_some_and(|stream| stream.replica.is_live());
-        if request.vhost.cluster.is_edge() && !live {
+        if request.vhost.cluster.fetches() && !live {
             let path = connection.session.peer().path.to_owned();
-            let by_flv = sink.client_type() == "flv-play";
+            let by_flv = sink.takes_flv();
             self.shared.origins.wish(Asked { request: request.clone(), path, by_flv });
         }
     }

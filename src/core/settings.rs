@@ -25,6 +25,6 @@ pub(super) fn stream_settings(vhost: &Vhost) -> media::Settings {
         reduce_sequence_header: play.reduce_sequence_header,
         mr_latency_ms: publish.mr_latency_ms.map(u64::from),
         kickoff_ms: u64::from(publish.kickoff_for_idle_s) * 1000,
-        fetched: vhost.cluster.is_edge(),
+        fetched: vhost.cluster.fetches(),
     }
 }

@@ -2,9 +2,10 @@
 
 use super::{audience::Audience, origins::Origins, port::Context, publish::Publish, told::FileEvents};
 use crate::{
-    config::Config,
+    cluster::Cluster,
+    config::{Config, Takeover},
     control::{
-        Handed,
+        self, Handed,
         hooks::{self, Hooks},
     },
     media::Taker,
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(super) audience: Arc<Audience>,
     /// Where edges have their streams from.
     pub(super) origins: Origins,
+    /// Which server has which stream.
+    pub(crate) cluster: Arc<Cluster>,
     /// Segments of streams, for all shards.
     pub(crate) shelf: Arc<Shelf>,
     /// Who writes files.
@@ -76,6 +79,9 @@ impl Shared {
         let by_chance = || format!("vid-{:07x}", fastrand::u32(..) & 0xFFF_FFFF);
         let server_id = config.server_id.clone().unwrap_or_else(by_chance);
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let service_id = format!("{:08x}", fastrand::u32(..));
+        let cpus = CpuMask::of_this_thread();
+        let cluster = Arc::new(Cluster::new(&service_id, control::device_ip(), cpus));
         let shelf = Arc::new(Shelf::default());
         shelf.set_limit(config.segments_max);
         Self {
@@ -88,10 +94,11 @@ impl Shared {
             connector: OnceLock::new(),
             programs: Programs::new(CpuMask::of_this_thread()),
             rtmp_port: AtomicU16::new(0),
-            cpus: CpuMask::of_this_thread(),
+            cpus,
             server_id,
             api_token: secret(),
-            service_id: format!("{:08x}", fastrand::u32(..)),
+            service_id,
+            cluster,
             ktls: sys::has_ktls(),
             seats: Arc::default(),
             audience: Arc::default(),
@@ -128,7 +135,7 @@ impl Shared {
     }
 
     /// Who takes a publish of a stream beside its players, by its key, and whom they tell of what they make.
-    pub(super) fn takers(&self, key: &str, told: FileEvents) -> Vec<Box<dyn Taker>> {
+    pub(super) fn takers(&self, key: &str, told: FileEvents, fetched: bool) -> Vec<Box<dyn Taker>> {
         let (vhost, url) = key.split_once('/').unwrap_or((key, ""));
         let (app, stream) = url.rsplit_once('/').unwrap_or(("", url));
         let config = self.config();
@@ -143,6 +150,11 @@ impl Shared {
             }))
         };
         let mut takers: Vec<Box<dyn Taker>> = Vec::new();
+        // Others have what has been fetched from where it is published.
+        if vhost.cluster.is_member() && !fetched {
+            let replaces = vhost.publish.takeover == Takeover::Replace;
+            takers.push(Box::new(self.cluster.announce(key, replaces)));
+        }
         if let Some(hls) = &vhost.hls {
             let on_hls = tell(told.on_hls);
             let place = Place { shelf: &self.shelf, writer: &self.writer, http_dir: &config.http.dir };

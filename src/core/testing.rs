@@ -8,7 +8,7 @@ use super::{
     },
 };
 use crate::{
-    config::{Config, Listen},
+    config::{Config, Listen, Origin},
     media::Subscription,
     mesh::ring,
     proto::Write,
@@ -36,8 +36,12 @@ impl Endpoints for Silent {
         Vec::new()
     }
 
-    fn origins(_: &Request, _: Way, _: bool, _: &str) -> Vec<Target> {
+    fn origins(_: &Request, _: Way, _: bool, _: &str, _: Option<&Origin>) -> Vec<Target> {
         Vec::new()
+    }
+
+    fn url_at(_: &Request, _: &Origin) -> String {
+        String::new()
     }
 
     fn redirected(_: &Target, _: &str) -> Option<Target> {

@@ -2,7 +2,7 @@
 
 use super::{audio, flv, forward, hls, http, pull, rtmp, ts};
 use crate::{
-    config::{Listen, Service},
+    config::{Listen, Origin, Service},
     core::port::{
         CloseReason, Context, Endpoints, Frame, ImageKey, Output, Peer, Request, Session, Sink, Start, Target, Way,
         Word,
@@ -37,8 +37,12 @@ impl Endpoints for All {
         forward::targets(request, urls, path)
     }
 
-    fn origins(request: &Request, way: Way, by_flv: bool, path: &str) -> Vec<Target> {
-        pull::targets(request, way, by_flv, path)
+    fn origins(request: &Request, way: Way, by_flv: bool, path: &str, place: Option<&Origin>) -> Vec<Target> {
+        pull::targets(request, way, by_flv, path, place)
+    }
+
+    fn url_at(request: &Request, place: &Origin) -> String {
+        pull::url_at(request, place)
     }
 
     fn redirected(target: &Target, url: &str) -> Option<Target> {
@@ -156,6 +160,14 @@ macro_rules! endpoints {
 
             fn burst_ms(&self) -> u64 {
                 match self { $(Self::$sink(sink) => sink.burst_ms(),)* }
+            }
+
+            fn takes_flv(&self) -> bool {
+                match self { $(Self::$sink(sink) => sink.takes_flv(),)* }
+            }
+
+            fn follows(&self) -> bool {
+                match self { $(Self::$sink(sink) => sink.follows(),)* }
             }
 
             fn visit(&self) -> Option<&Arc<Visit>> {

@@ -246,6 +246,10 @@ impl Server {
         let port = rtmp.map_or(0, |(_, address)| address.port());
         drop(listening);
         self.shared.rtmp_port.store(port, Ordering::Relaxed);
+        self.shared.cluster.rtmp_port.store(port, Ordering::Relaxed);
+        if let Some(registry) = &self.shared.config().registry {
+            self.shared.cluster.join(registry, self.shared.cpus);
+        }
         self.shared.programs.configure(&self.shared.config(), port);
     }
 

@@ -53,6 +53,10 @@ async fn see_to_target(local: Rc<Local>, id: usize) {
             Step::Wait(pause) => {
                 Timer::new(pause).await;
             }
+            Step::Locate(answer) => {
+                let place = answer.recv().await.ok().flatten();
+                local.shard.borrow_mut().located(id, place);
+            }
             Step::Dial { host, port, within } => {
                 let cpus = local.shard.borrow().shared().cpus;
                 let opened = dial(cpus, &host, port, within.min(CONNECT)).await.map_err(|error| error.to_string());

@@ -2,6 +2,7 @@
 
 use super::{Control, Server};
 use crate::{
+    cluster::RegistryState,
     config::{Config, Vhost},
     control::{self, Call, hooks::Hooks},
     core::Shared,
@@ -72,8 +73,17 @@ impl control::Server for Handle {
         self.shared.programs.report()
     }
 
+    fn registry(&self) -> Option<RegistryState> {
+        self.shared.cluster.registry()
+    }
+
+    fn is_published(&self, key: &str) -> bool {
+        self.shared.cluster.is_published(key)
+    }
+
     fn is_packaged(&self, vhost: &Vhost, path: &str) -> bool {
-        vhost.is_packaged() && package::is_there(&self.shared.shelf, vhost, path)
+        let may_come = || vhost.cluster.fetches() && package::is_playlist(vhost, path);
+        vhost.is_packaged() && (package::is_there(&self.shared.shelf, vhost, path) || may_come())
     }
 
     fn playlists(&self, key: &str) -> [Option<String>; 2] {

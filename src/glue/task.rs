@@ -227,9 +227,18 @@ async fn ask(local: &Rc<Local>, id: usize, question: Question, unread: Vec<u8>) 
     let answer = match question {
         Question::Hooks(event) => local.shard.borrow().shared().hooks.ask(*event),
         Question::Origin(answer) => answer,
+        Question::Place(answer) => {
+            let place = answer.recv().await.ok().flatten();
+            return behind(guarded(|| local.shard.borrow_mut().resume_place(id, place)), unread);
+        }
     };
     let verdict = answer.recv().await.unwrap_or_else(|_| hooks::Verdict::Refused("no answer".to_owned()));
-    match guarded(|| local.shard.borrow_mut().resume_wish(id, verdict)) {
+    behind(guarded(|| local.shard.borrow_mut().resume_wish(id, verdict)), unread)
+}
+
+/// Goes on with what was read behind what has been decided.
+fn behind(outcome: Outcome, unread: Vec<u8>) -> Outcome {
+    match outcome {
         Outcome::Move { home, .. } => Outcome::Move { home, unread },
         Outcome::Retry { .. } => Outcome::Retry { unread },
         Outcome::Ask { question, .. } => Outcome::Ask { question, unread },

@@ -101,7 +101,7 @@ pub fn to_fetch(shelf: &Shelf, asked: &Asked<'_>) -> Option<Arc<str>> {
         Some(Item::Playlist(shown)) => shown,
         Some(_) => return None,
         None => {
-            let (kind, app, stream) = playlist_of(asked)?;
+            let (kind, app, stream) = playlist_of(asked.vhost, asked.path)?;
             let key = Arc::from(format!("{}/{app}/{stream}", asked.vhost.name));
             shelf.expect(&key, kind, &path)?
         }
@@ -110,23 +110,25 @@ pub fn to_fetch(shelf: &Shelf, asked: &Asked<'_>) -> Option<Arc<str>> {
     (!shown.is_live() || shown.window().text.is_empty()).then(|| Arc::clone(&shown.key))
 }
 
+/// Whether a path is one where a stream's playlist would be.
+pub fn is_playlist(vhost: &Vhost, path: &str) -> bool {
+    playlist_of(vhost, path).is_some()
+}
+
 /// Which stream's playlist a path would be, as the vhost names them.
-fn playlist_of<'a>(asked: &Asked<'a>) -> Option<(Kind, &'a str, &'a str)> {
-    let (app, file) = asked.path.strip_prefix('/')?.rsplit_once('/')?;
-    let (kind, template, stream) = match (&asked.vhost.hls, &asked.vhost.dash) {
+fn playlist_of<'a>(vhost: &Vhost, path: &'a str) -> Option<(Kind, &'a str, &'a str)> {
+    let (app, file) = path.strip_prefix('/')?.rsplit_once('/')?;
+    let (kind, template, stream) = match (&vhost.hls, &vhost.dash) {
         (Some(hls), _) if file.ends_with(".m3u8") => (Kind::Hls, &hls.m3u8_file, file.strip_suffix(".m3u8")?),
         (_, Some(dash)) if file.ends_with(".mpd") => (Kind::Dash, &dash.mpd_file, file.strip_suffix(".mpd")?),
         _ => return None,
     };
     // The vhost may stand before the app.
-    let app = if template.starts_with("[vhost]/") {
-        app.strip_prefix(asked.vhost.name.as_str())?.strip_prefix('/')?
-    } else {
-        app
-    };
-    let words = Words { vhost: &asked.vhost.name, app, stream };
+    let app =
+        if template.starts_with("[vhost]/") { app.strip_prefix(vhost.name.as_str())?.strip_prefix('/')? } else { app };
+    let words = Words { vhost: &vhost.name, app, stream };
     let named = words.fill(template, None)?;
-    (named == asked.path.trim_start_matches('/')).then_some((kind, app, stream))
+    (named == path.trim_start_matches('/')).then_some((kind, app, stream))
 }
 
 /// What lies at a request's path; `None` if nothing does.

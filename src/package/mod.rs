@@ -73,7 +73,7 @@ impl Made {
     }
 }
 
-pub use answer::{Answer, Asked, Playlist, answer, is_there, sweep, to_fetch};
+pub use answer::{Answer, Asked, Playlist, answer, is_playlist, is_there, sweep, to_fetch};
 pub use dash::DashPackager;
 pub use files::Writer;
 pub use packager::{Name, Packager, Place};

@@ -319,7 +319,7 @@ fn segments_at_an_edge() {
         return;
     }
     let origin = origin();
-    let _live = publish_for(&origin, 90);
+    let _live = publish_for(&origin, "x", 90);
     for (shards, ctx) in [(1, "on"), (2, "off"), (4, "on")] {
         let hls = format!("hls {{ enabled on; hls_fragment 1; hls_window 6; hls_ctx {ctx}; }}");
         let dash = "dash { enabled on; dash_fragment 1; dash_timeshift 6; }";
@@ -352,12 +352,12 @@ fn segments_at_an_edge() {
 }
 
 /// ffmpeg publishes in real time, for so many seconds at most.
-fn publish_for(origin: &Web, seconds: u32) -> Running {
+pub(crate) fn publish_for(origin: &Web, name: &str, seconds: u32) -> Running {
     let mut ffmpeg = bounded("ffmpeg");
     ffmpeg.args(["-v", "error", "-re", "-stream_loop", "-1", "-i"]).arg(avc_aac());
-    ffmpeg.args(["-c", "copy", "-t", &seconds.to_string(), "-f", "flv", &origin.server.url("/live/x")]);
+    ffmpeg.args(["-c", "copy", "-t", &seconds.to_string(), "-f", "flv", &origin.server.url(&format!("/live/{name}"))]);
     let running = Running::start(&mut ffmpeg);
-    origin.live("x");
+    origin.live(name);
     running
 }
 

@@ -4,6 +4,10 @@ use super::model::Version;
 use crate::{
     config::{Config, Listen, Service},
     control::{openapi, system},
+    proto::{
+        address::{authority, split_port},
+        http::query_value,
+    },
 };
 use hyper::{Method, header, http::request::Parts};
 use serde_json::{Map, Value, json};
@@ -35,6 +39,30 @@ pub(super) fn version() -> Version {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         product: "corecast",
     }
+}
+
+/// Where a stream is published, as SRS's origins tell each other; `origin` is null if it is not here.
+pub(super) fn cluster(config: &Config, query: &str, is_published: impl Fn(&str) -> bool) -> Value {
+    let text = |name| query_value(query, name).unwrap_or_default();
+    let (ip, vhost, app, stream) = (text("ip"), text("vhost"), text("app"), text("stream"));
+    let coworker = text("coworker");
+    let found = config.vhost(&vhost).filter(|found| is_published(&format!("{}/{app}/{stream}", found.name)));
+    let origin = found.map(|found| {
+        let listen = config.listen.first().map(|listen| listen.address);
+        // Where it listens everywhere, or for itself alone, whoever asks knows it by the better name.
+        let own = listen.filter(|listen| !listen.ip().is_unspecified() && !listen.ip().is_loopback());
+        let host = own.map_or_else(|| split_port(&coworker).0.to_owned(), |own| own.ip().to_string());
+        let api = config.api.listen.first().or(config.http.listen.first()).map_or(0, |api| api.address.port());
+        let api = authority(&host, api);
+        json!({
+            "ip": host,
+            "port": listen.map_or(0, |listen| listen.port()),
+            "vhost": found.name,
+            "api": api,
+            "routers": [api],
+        })
+    });
+    json!({ "query": { "ip": ip, "vhost": vhost, "app": app, "stream": stream }, "origin": origin })
 }
 
 /// Figures of a moment, as SRS marks them.

@@ -247,6 +247,10 @@ impl Api {
                 return Err(wrong(StatusCode::INTERNAL_SERVER_ERROR, code::TEST, "an error, as asked for"));
             }
             ("tests", Some("redirects")) => redirect("/api/v1/tests/errors", query),
+            ("clusters", None) => {
+                let is_published = |key: &str| self.server.is_published(key);
+                ok(&Figures::new(ids, figures::cluster(config, query, is_published)))
+            }
             ("shards", None) => ok(&Shards::new(ids, self.shard_list().await?)),
             ("programs", None) => {
                 ok(&Programs::new(ids, self.programs().await.iter().map(ours::Program::new).collect()))
@@ -460,6 +464,7 @@ impl Api {
             programs: &self.programs().await,
             hooks: self.server.hooks(),
             stored: self.server.stored(),
+            registry: self.server.registry(),
         };
         let text = Bytes::from(metrics::write(&seen));
         self.metrics.replace(Some((Instant::now(), text.clone())));

@@ -57,6 +57,10 @@ impl Sink for FlvSink {
         "flv-play"
     }
 
+    fn takes_flv(&self) -> bool {
+        true
+    }
+
     /// FLV's times are a player's own: the same for those who began at the same place.
     fn share(&self, subscription: &Subscription) -> Option<ImageKey> {
         let wanted = self.wanted.iter().fold(0, |bits, wanted| bits << 1 | u64::from(*wanted));

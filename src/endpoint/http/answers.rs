@@ -244,7 +244,7 @@ impl Packaged {
 
 /// What a request is answered, and a stream that is to be fetched for it: none while others decide whether it may be.
 fn answer(shelf: &Shelf, asked: &Asked<'_>, may_fetch: bool) -> (Option<Answer>, Option<Arc<str>>) {
-    let fetch = (may_fetch && asked.vhost.cluster.is_edge()).then(|| package::to_fetch(shelf, asked)).flatten();
+    let fetch = (may_fetch && asked.vhost.cluster.fetches()).then(|| package::to_fetch(shelf, asked)).flatten();
     let answer = package::answer(shelf, asked);
     let may = matches!(answer, Some(Answer::Playlist(_) | Answer::Later(..) | Answer::Gone));
     (answer, fetch.filter(|_| may))

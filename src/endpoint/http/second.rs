@@ -170,6 +170,7 @@ impl Http2 {
             | Word::Published(_)
             | Word::PublishRefused(..)
             | Word::Playing(_)
+            | Word::Elsewhere(..)
             | Word::Waits(..)
             | Word::Started(..)
             | Word::Ended(_)

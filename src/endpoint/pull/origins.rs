@@ -9,16 +9,18 @@ use crate::{
 /// Origins of one vhost that are tried.
 const ORIGINS_MAX: usize = 64;
 
-/// Where a stream of an edge is to be had from, or taken to.
-pub(crate) fn targets(request: &Request, way: Way, by_flv: bool, path: &str) -> Vec<Target> {
+/// Where a stream of an edge is to be had from, or taken to; or the one server that has it.
+pub(crate) fn targets(request: &Request, way: Way, by_flv: bool, path: &str, place: Option<&Origin>) -> Vec<Target> {
     let cluster = &request.vhost.cluster;
+    let origins = place.map_or(&*cluster.origins, std::slice::from_ref);
     let protocol = match (way, cluster.protocol) {
+        _ if place.is_some() => Protocol::Rtmp,
         (Way::Fetch, Protocol::Rtmp) if cluster.follow_client && by_flv => Protocol::Flv,
         (Way::Fetch | Way::Ask, protocol) => protocol,
         (Way::Forward | Way::Relay, Protocol::Rtmps) => Protocol::Rtmps,
         (Way::Forward | Way::Relay, Protocol::Rtmp | Protocol::Flv | Protocol::Flvs) => Protocol::Rtmp,
     };
-    let one = cluster.origins.len() == 1;
+    let one = origins.len() == 1;
     let target = |origin: &Origin| {
         let (host, port) = (&origin.host, origin.port.unwrap_or(protocol.default_port()));
         let (scheme, url) = match protocol {
@@ -41,7 +43,15 @@ pub(crate) fn targets(request: &Request, way: Way, by_flv: bool, path: &str) -> 
             wait_ms: if one { IO_MS_MAX } else { cluster.timeout_ms },
         }
     };
-    cluster.origins.iter().take(ORIGINS_MAX).map(target).collect()
+    origins.iter().take(ORIGINS_MAX).map(target).collect()
+}
+
+/// A stream's URL at another server, for a player: its vhost stands in the query.
+pub(crate) fn url_at(request: &Request, place: &Origin) -> String {
+    let address = &request.address;
+    let at = authority(&place.host, place.port.unwrap_or(Protocol::Rtmp.default_port()));
+    let url = format!("rtmp://{at}/{}/{}{}", address.app, address.stream, address.param);
+    with_vhost(url, request)
 }
 
 /// The same stream where a target has sent us; `None` if that is no URL of its protocol.
@@ -91,11 +101,15 @@ fn rtmp_url(request: &Request, host: &str, port: u16, tls: bool) -> RtmpUrl {
 
 fn flv_url(request: &Request, scheme: &str, host: &str, port: u16) -> String {
     let address = &request.address;
-    let mut url =
-        format!("{scheme}://{}/{}/{}.flv{}", authority(host, port), address.app, address.stream, address.param);
+    let url = format!("{scheme}://{}/{}/{}.flv{}", authority(host, port), address.app, address.stream, address.param);
+    with_vhost(url, request)
+}
+
+fn with_vhost(mut url: String, request: &Request) -> String {
+    let param = &request.address.param;
     let vhost = request.vhost.cluster.vhost_there(&request.vhost.name);
-    if let Some(vhost) = vhost.filter(|_| !address.param.contains("vhost=")) {
-        url.push_str(if address.param.contains('?') { "&vhost=" } else { "?vhost=" });
+    if let Some(vhost) = vhost.filter(|_| !param.contains("vhost=")) {
+        url.push_str(if param.contains('?') { "&vhost=" } else { "?vhost=" });
         url.push_str(&vhost);
     }
     url
@@ -115,7 +129,7 @@ mod tests {
     }
 
     fn urls(request: &Request, way: Way, by_flv: bool) -> Vec<String> {
-        targets(request, way, by_flv, "").into_iter().map(|target| target.url).collect()
+        targets(request, way, by_flv, "", None).into_iter().map(|target| target.url).collect()
     }
 
     #[test]
@@ -135,14 +149,14 @@ mod tests {
     #[test]
     fn redirects_name_the_stream_or_its_app() {
         let edge = request("v.com", "origin a;");
-        let target = targets(&edge, Way::Fetch, false, "").remove(0);
+        let target = targets(&edge, Way::Fetch, false, "", None).remove(0);
         for url in ["rtmp://b:19/live/x?token=1", "rtmp://b:19/live/x", "rtmp://b:19/live"] {
             let found = redirected(&target, url).unwrap();
             assert_eq!((&*found.host, found.port, &*found.url), ("b", 19, "rtmp://b:19/live/x?token=1"), "{url}");
         }
         assert!(redirected(&target, "http://b/live/x.flv").is_none());
         let edge = request("v.com", "origin a; protocol flv;");
-        let target = targets(&edge, Way::Fetch, false, "").remove(0);
+        let target = targets(&edge, Way::Fetch, false, "", None).remove(0);
         let found = redirected(&target, "https://b/y.flv?z").unwrap();
         assert_eq!((&*found.host, found.port, found.tls, &*found.url), ("b", 443, true, "https://b/y.flv?z"));
     }

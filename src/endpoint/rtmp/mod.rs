@@ -15,7 +15,7 @@ use crate::{
         rtmp::{
             chunks::ChunkStreams,
             handshake::{Outcome, Scheme},
-            server::{Event, ServerSession, Settings},
+            server::{Event, Redirect, ServerSession, Settings},
         },
     },
 };
@@ -160,6 +160,13 @@ impl Session for RtmpSession {
             Word::PlayRefused(msid, why) | Word::Busy(msid, why) => {
                 self.heard_ms = context.now_ms;
                 self.refuse_play(msid, why);
+            }
+            Word::Elsewhere(msid, url) => {
+                self.heard_ms = context.now_ms;
+                self.sets.retain(|(known, _)| *known != msid);
+                let tc_url = url.rsplit_once('/').map_or(url, |(tc_url, _)| tc_url);
+                self.rtmp.redirect(msid, Redirect { tc_url, url });
+                self.queue.push(Output::Useless(CloseReason::Redirected(url.to_owned())));
             }
             Word::Started(msid, again) => {
                 if again {

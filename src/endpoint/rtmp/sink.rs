@@ -35,6 +35,10 @@ impl Sink for RtmpSink {
         "rtmp-play"
     }
 
+    fn follows(&self) -> bool {
+        true
+    }
+
     /// Type 1 chunks carry deltas: the same for every clock.
     fn share(&self, _: &Subscription) -> Option<ImageKey> {
         let plain = self.wanted == [true; 3] && self.duration_ms.is_none();
