@@ -21,12 +21,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["proto", "tls"]),
     ("media", &["proto"]),
     ("mesh", &["media", "proto", "stats"]),
+    ("cluster", &["media", "proto", "sys", "config"]),
     ("package", &["media", "proto", "config"]),
     ("programs", &["config", "sys"]),
-    ("control", &["package", "programs", "proto", "sys", "config", "tls", "stats"]),
-    ("core", &["package", "programs", "control", "mesh", "media", "proto", "sys", "config", "tls", "stats"]),
+    ("control", &["cluster", "package", "programs", "proto", "sys", "config", "tls", "stats"]),
+    ("core", &["cluster", "package", "programs", "control", "mesh", "media", "proto", "sys", "config", "tls", "stats"]),
     ("endpoint", &["core", "package", "media", "proto", "config"]),
-    ("glue", &["endpoint", "core", "control", "package", "programs", "mesh", "sys", "config", "stats"]),
+    ("glue", &["endpoint", "core", "cluster", "control", "package", "programs", "mesh", "sys", "config", "stats"]),
 ];
 /// Of the shard, endpoints know its words alone.
 const PORT: &str = "core::port::";

@@ -306,7 +306,7 @@ impl Worker {
             for key in keys {
                 claim.arg(format!("{PREFIX}{key}"));
             }
-            claim.arg(self.settings.lease.as_millis() as u64).arg(CHANNEL);
+            claim.arg(milliseconds(self.settings.lease)).arg(CHANNEL);
             for key in keys {
                 let lease = &self.leases[key];
                 let replaces = published.get(key).is_some_and(|(_, replaces)| *replaces);
@@ -333,7 +333,7 @@ impl Worker {
         let Some(other) = other.filter(|other| other.service != self.service) else {
             // Nobody's, or what this process held before.
             let value = lease.value.clone();
-            let millis = lease_time.as_millis() as u64;
+            let millis = milliseconds(lease_time);
             let set = redis::cmd("SET").arg(&stored).arg(&value).arg("PX").arg(millis).to_owned();
             if self.with(|redis| set.query::<()>(redis)).is_some()
                 && let Some(lease) = self.leases.get_mut(key)
@@ -390,6 +390,10 @@ impl Worker {
         }
         *lock(&self.known) = known;
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn note(known: &Mutex<HashMap<String, Entry>>, key: &str, entry: Option<Entry>) {

@@ -382,6 +382,7 @@ mod tests {
             programs: &[],
             hooks: &Hooks::default(),
             stored: (0, 0),
+            registry: None,
         };
         let text = write(&seen);
         let players: Vec<&str> = text.lines().filter(|line| line.starts_with("corecast_stream_players{")).collect();

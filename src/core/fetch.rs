@@ -2,9 +2,9 @@
 
 use super::{
     Outcome, Question, Shard,
+    attempt::Outbound,
     connection::{Connection, Wish as Wanted},
     origins::Wish,
-    outbound::Outbound,
     port::{CloseReason, Endpoints, Request, Session, Sink, Target, Way, Word},
 };
 use crate::{

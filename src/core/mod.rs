@@ -10,6 +10,7 @@
 //!   order in which it was due.
 
 mod access;
+mod attempt;
 mod audience;
 mod budget;
 mod connection;
@@ -137,7 +138,7 @@ pub(crate) struct Shard<E: Endpoints> {
     memory: memory::Memory,
     visits: visits::Visits,
     /// Where publishes are pushed on to.
-    outbound: Slab<outbound::Outbound>,
+    outbound: Slab<attempt::Outbound>,
     errands: Vec<Errand>,
     /// Until when the shard's loop sleeps, in ms of the process's clock.
     asleep_until_ms: u64,

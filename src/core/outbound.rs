@@ -4,6 +4,7 @@
 
 use super::{
     Shard,
+    attempt::Outbound,
     connection::Connection,
     origins::Wish,
     port::{CloseReason, Endpoints, Request, Session, Target, Way},
@@ -16,20 +17,10 @@ use crate::{
 use serde_json::Value;
 use std::{net::SocketAddr, os::fd::RawFd, time::Duration};
 
-/// Pause before the second try, in ms; each further one is twice as long.
-const PAUSE_MS_MIN: u64 = 250;
-/// Longest pause between two tries, in ms. SRS pauses 3 s.
-const PAUSE_MS_MAX: u64 = 4000;
 /// A stream whose playlist was asked for is tried to be fetched for so long, in ms.
 const ASKED_MS: u64 = 30_000;
-/// Before it is asked again who has a stream that nobody has, in ms; each further pause is twice as long.
-const NOWHERE_MS_MIN: u64 = 1000;
-/// A connection that has lasted for so long has been a good one, in ms: the next pause is the first again.
-const GOOD_MS: u64 = 10_000;
 /// Servers that a stream may come through, one after the other.
 const PATH_MAX: usize = 16;
-/// One line of the log per so many failures in a row.
-const FAILURES_PER_LINE: u64 = 100;
 /// Servers that one may send us on to, one after the other.
 const HOPS_MAX: u32 = 3;
 /// What the shard's owner has to do for it.
@@ -67,142 +58,6 @@ pub(crate) struct Follow {
     ask: Option<Box<hooks::Event>>,
     /// It is an edge's, and goes to an origin.
     relayed: bool,
-}
-
-/// Targets of which one is to be had, and how it stands with that.
-#[derive(Debug)]
-pub(super) struct Outbound {
-    key: String,
-    way: Way,
-    /// Of a stream that is fetched.
-    pub(super) wish: Option<Box<Wish>>,
-    /// None as long as it is not known who has it.
-    pub(super) targets: Vec<Target>,
-    pub(super) at: usize,
-    /// Where the one at hand has sent us.
-    detour: Option<Box<Target>>,
-    hops: u32,
-    state: ForwardState,
-    since_ms: u64,
-    /// When the next try is, in ms.
-    due_ms: u64,
-    /// In a row; of all targets.
-    failures: u64,
-    /// Targets that have failed since the last pause.
-    pub(super) tried: usize,
-    /// Rounds in which all have refused.
-    pub(super) refusals: u64,
-    /// It has been had.
-    pub(super) served: bool,
-    retries: u64,
-    /// Of connections that have ended.
-    bytes: u64,
-    /// The token of the present one.
-    connection: Option<u64>,
-    error: String,
-    /// Who asks whether an origin lets somebody play.
-    pub(super) reply: Option<async_channel::Sender<hooks::Verdict>>,
-    /// When the last media came, if what comes next is to go on from there, in ms.
-    pub(super) lost_ms: Option<u64>,
-}
-
-impl Outbound {
-    fn new(targets: Vec<Target>, at: usize, now_ms: u64, due_ms: u64) -> Self {
-        Self {
-            key: targets.first().map_or_else(String::new, |target| target.request.key.clone()),
-            way: targets.first().map_or(Way::Fetch, |target| target.way),
-            wish: None,
-            targets,
-            at,
-            detour: None,
-            hops: 0,
-            state: ForwardState::Connecting,
-            since_ms: now_ms,
-            due_ms,
-            failures: 0,
-            tried: 0,
-            refusals: 0,
-            served: false,
-            retries: 0,
-            bytes: 0,
-            connection: None,
-            error: String::new(),
-            reply: None,
-            lost_ms: None,
-        }
-    }
-
-    fn target(&self) -> Option<&Target> {
-        self.detour.as_deref().or_else(|| self.targets.get(self.at))
-    }
-
-    /// Where it is, for people.
-    fn name(&self) -> &str {
-        self.target().map_or("", |target| &target.name)
-    }
-
-    /// Nobody has it, so far.
-    pub(super) fn found_nowhere(&mut self, now_ms: u64) {
-        self.enter(ForwardState::Waiting, now_ms);
-        self.due_ms = now_ms + (NOWHERE_MS_MIN << self.failures.min(8)).min(PAUSE_MS_MAX);
-        self.failures += 1;
-        "no server has it".clone_into(&mut self.error);
-    }
-
-    pub(super) fn key(&self) -> &str {
-        &self.key
-    }
-
-    pub(super) fn way(&self) -> Way {
-        self.way
-    }
-
-    fn is_up(&self) -> bool {
-        matches!(self.state, ForwardState::Publishing | ForwardState::Playing)
-    }
-
-    /// The next one is `next`; a pause comes first when all have failed. Tells whether all have.
-    fn failed(&mut self, now_ms: u64, next: usize, error: String) -> bool {
-        if self.is_up() {
-            self.tried = 0;
-            if now_ms.saturating_sub(self.since_ms) >= GOOD_MS {
-                self.failures = 0;
-            }
-        }
-        self.tried += 1;
-        let all = self.tried >= self.targets.len();
-        let mut pause_ms = 0;
-        if all {
-            pause_ms = (PAUSE_MS_MIN << self.failures.min(8)).min(PAUSE_MS_MAX);
-            // Those of one server do not come back all at once.
-            pause_ms -= fastrand::u64(0..=pause_ms / 4);
-            self.tried = 0;
-        }
-        let (stream, to) = (self.key(), self.name());
-        let what = match self.way() {
-            Way::Fetch => "fetch",
-            Way::Ask => "token_traverse",
-            Way::Forward | Way::Relay => "forward",
-        };
-        if self.failures.is_multiple_of(FAILURES_PER_LINE) {
-            tracing::warn!(%stream, %to, retry_ms = pause_ms, "{what}: {error}");
-        } else {
-            tracing::debug!(%stream, %to, retry_ms = pause_ms, "{what}: {error}");
-        }
-        self.failures += u64::from(all);
-        self.retries += 1;
-        self.detour = None;
-        self.at = next;
-        self.enter(ForwardState::Waiting, now_ms);
-        self.due_ms = now_ms + pause_ms;
-        self.error = error;
-        all
-    }
-
-    fn enter(&mut self, state: ForwardState, now_ms: u64) {
-        self.state = state;
-        self.since_ms = now_ms;
-    }
 }
 
 impl<E: Endpoints> Shard<E> {
@@ -432,44 +287,44 @@ impl<E: Endpoints> Shard<E> {
         outbound.connection = None;
         let fetches = outbound.way() == Way::Fetch;
         outbound.bytes += if fetches { connection.received_bytes } else { connection.sent_bytes };
-        match reason {
-            CloseReason::ResponseEnded | CloseReason::Refused(_) if outbound.reply.is_some() => {
-                let reply = outbound.reply.take();
-                let verdict = match reason {
-                    CloseReason::Refused(why) => hooks::Verdict::Refused(why.clone()),
-                    _ => hooks::Verdict::Allowed(Value::Null),
-                };
-                // Whoever asked may have gone.
-                reply.into_iter().for_each(|reply| drop(reply.try_send(verdict.clone())));
-            }
+        if let CloseReason::Refused(why) = reason
+            && let Some(reply) = outbound.reply.take()
+        {
+            // Whoever asked may have gone.
+            drop(reply.try_send(hooks::Verdict::Refused(why.clone())));
+        } else if let Some(reply) = outbound.reply.take_if(|_| matches!(reason, CloseReason::ResponseEnded)) {
+            drop(reply.try_send(hooks::Verdict::Allowed(Value::Null)));
+        } else if matches!(reason, CloseReason::Unpublished | CloseReason::Unseen(_) | CloseReason::Replaced) {
             // Another publish, if there is one already, is not to wait; nor who plays again.
-            CloseReason::Unpublished | CloseReason::Unseen(_) | CloseReason::Replaced => {
-                outbound.enter(ForwardState::Waiting, now_ms);
-                (outbound.due_ms, outbound.lost_ms) = (now_ms, None);
+            outbound.enter(ForwardState::Waiting, now_ms);
+            (outbound.due_ms, outbound.lost_ms) = (now_ms, None);
+        } else if let CloseReason::Redirected(url) = reason {
+            self.outbound_sent_on(id, url);
+        } else {
+            let refused = matches!(reason, CloseReason::Refused(_));
+            let fault = !refused && !matches!(reason, CloseReason::ResponseEnded);
+            self.outbound_failed(id, reason.to_string(), fault);
+            if refused {
+                self.outbound_refused(id, reason);
             }
-            CloseReason::Redirected(url) => {
-                let known = outbound.target().filter(|_| outbound.hops < HOPS_MAX);
-                let found = known.and_then(|target| E::redirected(target, url));
-                match found {
-                    Some(target) => {
-                        outbound.hops += 1;
-                        tracing::debug!(stream = %outbound.key(), from = %target.name, "sent elsewhere");
-                        outbound.detour = Some(Box::new(target));
-                        outbound.due_ms = now_ms;
-                    }
-                    None => {
-                        outbound.hops = 0;
-                        self.outbound_failed(id, format!("it sends us to {url}, which is no use"), false);
-                    }
-                }
+        }
+    }
+
+    /// The target at hand says where else it is.
+    fn outbound_sent_on(&mut self, id: usize, url: &str) {
+        let now_ms = self.shared.now_ms();
+        let Some(outbound) = self.outbound.get_mut(id) else { return };
+        let known = outbound.target().filter(|_| outbound.hops < HOPS_MAX);
+        match known.and_then(|target| E::redirected(target, url)) {
+            Some(target) => {
+                outbound.hops += 1;
+                tracing::debug!(stream = %outbound.key(), to = %target.name, "sent elsewhere");
+                outbound.detour = Some(Box::new(target));
+                outbound.due_ms = now_ms;
             }
-            reason => {
-                let refused = matches!(reason, CloseReason::Refused(_));
-                let fault = !refused && !matches!(reason, CloseReason::ResponseEnded);
-                self.outbound_failed(id, reason.to_string(), fault);
-                if refused {
-                    self.outbound_refused(id, reason);
-                }
+            None => {
+                outbound.hops = 0;
+                self.outbound_failed(id, format!("it sends us to {url}, which is no use"), false);
             }
         }
     }
