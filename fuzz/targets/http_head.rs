@@ -62,7 +62,7 @@ fn check_head(head: &Head, data: &[u8]) {
 /// A head as a client would write it.
 fn write(head: &Head) -> Vec<u8> {
     let Head { method, path, query, host, is_http11, keep_alive, body, websocket_key, referer, .. } = head;
-    let Head { forwarded_for, foreign, .. } = head;
+    let Head { forwarded_for, forwarded_by, foreign, range, if_none_match, if_range, accepts_gzip, .. } = head;
     let path = if path == "*" {
         "*".to_owned()
     } else {
@@ -90,6 +90,17 @@ fn write(head: &Head) -> Vec<u8> {
     }
     if !forwarded_for.is_empty() {
         text.push_str(&format!("X-Forwarded-For: {forwarded_for}\r\n"));
+    }
+    if !forwarded_by.is_empty() {
+        text.push_str(&format!("Corecast-Forwarded-By: {forwarded_by}\r\n"));
+    }
+    for (name, value) in [("Range", range), ("If-None-Match", if_none_match), ("If-Range", if_range)] {
+        if let Some(value) = value {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+    }
+    if *accepts_gzip {
+        text.push_str("Accept-Encoding: gzip\r\n");
     }
     if *foreign {
         text.push_str("Sec-Fetch-Site: cross-site\r\n");

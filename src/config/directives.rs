@@ -29,6 +29,7 @@ pub(super) enum Block {
     Dvr,
     Forward,
     Cluster,
+    Pull,
     Exec,
     Transcode,
     Ingest,
@@ -67,6 +68,7 @@ impl Block {
             Self::Dvr => ("dvr", "SRS_VHOST_DVR_"),
             Self::Forward => ("forward", "SRS_VHOST_FORWARD_"),
             Self::Cluster => ("cluster", "SRS_VHOST_CLUSTER_"),
+            Self::Pull => ("pull", "SRS_VHOST_PULL_"),
             Self::Exec => ("exec", "SRS_VHOST_EXEC_"),
             Self::Transcode => ("transcode", "SRS_VHOST_TRANSCODE_"),
             Self::Ingest => ("ingest", "SRS_VHOST_INGEST_"),
@@ -117,6 +119,8 @@ pub(super) enum Values {
     Destinations,
     /// `host[:port]` of servers, several.
     Servers,
+    /// URLs of streams, several.
+    Streams,
     /// Host names of pages, several.
     Domains,
     /// Addresses and networks, several.
@@ -151,6 +155,9 @@ impl Values {
             }
             Self::Destinations => {
                 "one or several host[:port] of RTMP servers, for RTMPS (ours) rtmps://host[:port]".to_owned()
+            }
+            Self::Streams => {
+                "one or several of rtmp://HOST/APP/STREAM, rtmps://…, http://HOST/APP/STREAM.flv, https://…".to_owned()
             }
             Self::Servers => "one or several host[:port]".to_owned(),
             Self::Domains => "host names of pages, such as `example.com`; several".to_owned(),
@@ -201,7 +208,7 @@ impl Known {
     /// The variables that override it, in SRS's spelling.
     pub(super) fn variables(&self) -> Vec<String> {
         let upper = self.name.to_uppercase();
-        if matches!(self.values, Values::Rules | Values::Command | Values::Options) {
+        if matches!(self.values, Values::Rules | Values::Command | Values::Options | Values::Streams) {
             return Vec::new();
         }
         let usual = format!("{}{upper}", self.block.variable_prefix());

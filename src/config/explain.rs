@@ -139,6 +139,7 @@ fn shown(known: &Known, text: &str) -> String {
         | Values::Networks
         | Values::Destinations
         | Values::Servers
+        | Values::Streams
         | Values::Variants
         | Values::Rules => hide_in_urls(text),
         Values::Flag
@@ -185,11 +186,12 @@ pub fn full() -> String {
         describe_blocks(&mut out, block, block.name(), inner);
     }
     out.push_str("\n# One per host name; __defaultVhost__ answers for every other one.");
-    let inner: [Inner; 16] = [
+    let inner: [Inner; 17] = [
         (Block::Publish, &[]),
         (Block::Play, &[]),
         (Block::Forward, &[]),
         (Block::Cluster, &[]),
+        (Block::Pull, &[]),
         (Block::Exec, &[]),
         (Block::Transcode, &[Block::Engine]),
         (Block::Ingest, &[Block::IngestInput]),

@@ -9,6 +9,7 @@ use super::{
     place::Word,
     programs,
     proxies::{Proxies, read_net},
+    pull,
     section::{Loader, Section},
     syntax::Directive,
 };
@@ -301,6 +302,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     let play = section.block("play").unwrap_or_default();
     let forward = section.block("forward").unwrap_or_default();
     let cluster = section.block("cluster").unwrap_or_default();
+    let pulls = section.blocks("pull");
     let http = http::VhostBlocks::take(&mut section);
     let programs = programs::Blocks::take(&mut section);
     let files = section.block("http_static").unwrap_or_default();
@@ -310,6 +312,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
     section.finish();
     let forward = Forward::load(Section::new(Block::Forward, forward, loader));
     let cluster = Cluster::load(Section::new(Block::Cluster, cluster, loader));
+    let pulls = pull::load(loader, pulls);
     loader.explained.push(Line::Open("publish".to_owned()));
     let publish = load_publish(Section::new(Block::Publish, publish, loader), min_latency, !forward.is_empty());
     loader.explained.push(Line::Close);
@@ -335,6 +338,7 @@ fn load_vhost(loader: &mut Loader, name: &str, directives: Vec<Directive>, chunk
         play,
         forward,
         cluster,
+        pulls,
         programs,
         hls,
         dash,

@@ -22,6 +22,7 @@ mod old;
 mod place;
 mod programs;
 mod proxies;
+mod pull;
 mod secrets;
 mod section;
 mod source;
@@ -43,6 +44,7 @@ pub use http::{
 };
 pub use programs::{Engine, Ingest, Programs, Transcode};
 pub use proxies::Proxies;
+pub use pull::Pull;
 
 use crate::tls;
 use section::Loader;
@@ -207,6 +209,8 @@ pub struct Vhost {
     pub forward: Forward,
     /// Whether it is an edge, and of whom.
     pub cluster: Cluster,
+    /// Streams that are fetched as long as the server runs. Ours: `pull`.
+    pub pulls: Vec<Pull>,
     /// Programs that run beside its streams.
     pub programs: Arc<Programs>,
     /// Segments, if they are made.

@@ -253,6 +253,7 @@ impl<'l> Section<'l> {
             | Values::Networks
             | Values::Destinations
             | Values::Servers
+            | Values::Streams
             | Values::Variants
             | Values::Rules
             | Values::Command

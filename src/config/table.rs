@@ -33,7 +33,7 @@ macro_rules! known {
 
 use Values::{
     Addresses, Command, Decimal, Destinations, Domains, Flag, Mounts, Networks, Number, NumberOrAuto, Options, Path,
-    Rules, Secret, Servers, Text, Urls, Variants, Word,
+    Rules, Secret, Servers, Streams, Text, Urls, Variants, Word,
 };
 
 known! {
@@ -340,6 +340,10 @@ known! {
         "announce" Servers, "", Restart, "Ours. Where others find this server's RTMP; this machine's address and port unless said.";
         "redirect" Word(&["auto", "on", "off"]), "auto", NextConnection,
             "Ours. Whether RTMP's players of a stream that another origin has are sent there (on) or served here (off); auto: on with coworkers, as in SRS, off with a registry.";
+    }
+    Pull {
+        "enabled" Flag, "on", Now, "Ours. Whether the stream that the block is named after (app/stream) is fetched as long as the server runs.";
+        "url" Streams, "", Now, "Ours. Where from, tried in turn; no player notices which.";
     }
     Exec {
         "enabled" Flag, "off", Now, "Whether programs run as long as there is a publish.";

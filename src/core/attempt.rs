@@ -3,6 +3,7 @@
 use super::{
     origins::Wish,
     port::{Target, Way},
+    splice::Last,
 };
 use crate::control::{ForwardState, hooks};
 
@@ -50,8 +51,8 @@ pub(super) struct Outbound {
     pub(super) error: String,
     /// Who asks whether an origin lets somebody play.
     pub(super) reply: Option<async_channel::Sender<hooks::Verdict>>,
-    /// When the last media came, if what comes next is to go on from there, in ms.
-    pub(super) lost_ms: Option<u64>,
+    /// The last media, if what comes next is to go on from there.
+    pub(super) lost: Option<Last>,
 }
 
 impl Outbound {
@@ -76,7 +77,7 @@ impl Outbound {
             connection: None,
             error: String::new(),
             reply: None,
-            lost_ms: None,
+            lost: None,
         }
     }
 

@@ -108,6 +108,7 @@ impl<E: Endpoints> Shard<E> {
                 }
             }
         }
+        self.pin_pulls(config);
         // What has become due, or is due sooner.
         self.housekeeping_ms = 0;
         self.wake();

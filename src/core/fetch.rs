@@ -6,9 +6,11 @@ use super::{
     connection::{Connection, Wish as Wanted},
     origins::Wish,
     port::{CloseReason, Endpoints, Request, Session, Sink, Target, Way, Word},
+    settings::stream_settings,
 };
 use crate::{
     cluster::{Place, Sought},
+    config::{Config, Pull},
     control::hooks,
     proto::address::StreamAddress,
 };
@@ -91,7 +93,41 @@ impl<E: Endpoints> Shard<E> {
 
     pub(super) fn targets_of(&self, wish: &Wish) -> Vec<Target> {
         let request = Request { id: 0, ..wish.request.clone() };
+        if let Some(pull) = self.pull_of(&request) {
+            return E::pulled(&request, &pull.urls, &self.path_on(&wish.path, &request.key));
+        }
         E::origins(&request, Way::Fetch, wish.by_flv, &self.path_on(&wish.path, &request.key), None)
+    }
+
+    /// What the configuration says of a stream that is fetched in any case.
+    fn pull_of(&self, request: &Request) -> Option<Pull> {
+        let config = self.shared.config();
+        let pulls = &config.vhost_named(&request.vhost.name)?.pulls;
+        let (app, stream) = (&request.address.app, &request.address.stream);
+        pulls.iter().find(|pull| (&pull.app, &pull.stream) == (app, stream)).cloned()
+    }
+
+    /// Has those streams fetched that the configuration says are to be, of those that are at home here.
+    pub(super) fn pin_pulls(&mut self, config: &Config) {
+        let mut wanted = Vec::new();
+        for vhost in config.vhosts.iter().filter(|vhost| vhost.enabled) {
+            let keys = vhost.pulls.iter().map(|pull| format!("{}/{}/{}", vhost.name, pull.app, pull.stream));
+            wanted.extend(keys.map(|key| (key, stream_settings(vhost))));
+        }
+        wanted.retain(|(key, _)| self.relay.home_of(key) == self.relay.me());
+        for key in self.relay.pinned() {
+            if let Some(settings) =
+                self.relay.settings_of(&key).filter(|_| !wanted.iter().any(|(other, _)| **other == *key))
+            {
+                self.relay.pin(&key, settings, false);
+            }
+        }
+        wanted.into_iter().for_each(|(key, settings)| self.relay.pin(&key, settings, true));
+    }
+
+    /// Whether no configuration says where a stream is.
+    pub(super) fn is_located(&self, wish: &Wish) -> bool {
+        !wish.request.vhost.cluster.is_edge() && self.pull_of(&wish.request).is_none()
     }
 
     /// Asks which server has a stream.

@@ -64,6 +64,7 @@ use load::Load;
 use messages::Publisher;
 use port::{CloseReason, Endpoints, Id, Session};
 use slab::Slab;
+use splice::Last;
 use std::{
     collections::VecDeque,
     io,
@@ -151,7 +152,7 @@ impl<E: Endpoints> Shard<E> {
         stats: Arc<ShardStats>,
     ) -> io::Result<Self> {
         let images = Images::new(shared.config().send_path);
-        Ok(Self {
+        let mut shard = Self {
             shared,
             relay: Relay::new(mesh, Arc::clone(&stats)),
             stats,
@@ -172,7 +173,10 @@ impl<E: Endpoints> Shard<E> {
             outbound: Slab::new(),
             errands: Vec::new(),
             asleep_until_ms: 0,
-        })
+        };
+        let config = shard.shared.config();
+        shard.pin_pulls(&config);
+        Ok(shard)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -344,7 +348,8 @@ impl<E: Endpoints> Shard<E> {
         for publish in std::mem::take(&mut connection.publishes) {
             // Of what is fetched, another origin may have more.
             let goes_on = connection.outbound.and_then(|outbound| self.outbound.get_mut(outbound));
-            let goes_on = goes_on.map(|outbound| outbound.lost_ms = Some(connection.heard_ms)).is_some();
+            let last = Last { came_ms: connection.heard_ms, times: publish.times };
+            let goes_on = goes_on.map(|outbound| outbound.lost = Some(last)).is_some();
             self.end_publish(id, &connection, publish, goes_on);
         }
         self.put_back(id, connection);

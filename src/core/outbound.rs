@@ -297,7 +297,7 @@ impl<E: Endpoints> Shard<E> {
         } else if matches!(reason, CloseReason::Unpublished | CloseReason::Unseen(_) | CloseReason::Replaced) {
             // Another publish, if there is one already, is not to wait; nor who plays again.
             outbound.enter(ForwardState::Waiting, now_ms);
-            (outbound.due_ms, outbound.lost_ms) = (now_ms, None);
+            (outbound.due_ms, outbound.lost) = (now_ms, None);
         } else if let CloseReason::Redirected(url) = reason {
             self.outbound_sent_on(id, url);
         } else {
@@ -348,7 +348,9 @@ impl<E: Endpoints> Shard<E> {
         }
         let key = outbound.key().to_owned();
         // Who has it is asked anew where that is not written down.
-        let located = outbound.wish.as_ref().is_some_and(|wish| !wish.request.vhost.cluster.is_edge());
+        let wish = outbound.wish.clone();
+        let located = wish.is_some_and(|wish| self.is_located(&wish));
+        let Some(outbound) = self.outbound.get_mut(id) else { return };
         if located {
             outbound.targets.clear();
         }

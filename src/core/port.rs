@@ -43,6 +43,9 @@ pub trait Endpoints: fmt::Debug + Sized + 'static {
     /// `place` is who is known to have it.
     fn origins(request: &Request, way: Way, by_flv: bool, path: &str, place: Option<&Origin>) -> Vec<Target>;
 
+    /// The same by URLs that are written down.
+    fn pulled(request: &Request, urls: &[String], path: &str) -> Vec<Target>;
+
     /// A stream's URL at another server, for a player.
     fn url_at(request: &Request, place: &Origin) -> String;
 

@@ -53,6 +53,8 @@ pub(super) struct Publish {
     pub(super) for_programs: Option<Box<programs::Publish>>,
     /// They know.
     pub(super) has_programs: bool,
+    /// Times of the newest audio and video.
+    pub(super) times: [Option<u32>; 2],
     /// It goes on where another origin has been lost, and is looked through until the place is found.
     pub(super) splice: Option<Box<Splice>>,
 }
@@ -111,6 +113,7 @@ impl Publish {
             on_end,
             for_programs: None,
             has_programs: false,
+            times: [None; 2],
             splice: None,
         }
     }
@@ -121,6 +124,11 @@ impl Publish {
     /// A sequence header that the vhost wants to be good is not.
     pub(super) fn count(&mut self, tag: &Tag, now_ms: u64) -> Result<bool, SequenceError> {
         self.heard_ms = Some(now_ms);
+        match tag.kind {
+            TagKind::Audio => self.times[0] = Some(tag.timestamp),
+            TagKind::Video => self.times[1] = Some(tag.timestamp),
+            TagKind::Script => {}
+        }
         if tag.kind == TagKind::Video {
             let picture = codec::read_sequence_header(&tag.body, self.settings.try_annexb_first);
             if let Some(picture) = if self.settings.parse_sps { picture? } else { picture.ok().flatten() } {

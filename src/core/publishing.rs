@@ -10,7 +10,7 @@ use super::{
     port::{CloseReason, Endpoints, Id, Request, Session, Word},
     publish::{Publish, Summary, Target},
     settings::stream_settings,
-    splice::Splice,
+    splice::{Splice, Tags, Taken},
     told::FileEvents,
 };
 use crate::{
@@ -104,10 +104,12 @@ impl<E: Endpoints> Shard<E> {
             if replace {
                 self.oust(key, Some((id, connection)));
             }
-            return match self.begin_stream(key, settings, publisher, told, fetched) {
+            let resumed = if fetched { self.relay.resume(key, publisher) } else { None };
+            let begun = resumed.map_or_else(|| self.begin_stream(key, settings, publisher, told, fetched), Ok);
+            return match begun {
                 Ok(stream) => {
                     let mut publish = new(Target::Home(stream));
-                    self.begin_fetched(connection, stream, &mut publish, vhost);
+                    self.begin_fetched(connection, stream, &mut publish, (vhost, resumed.is_some()));
                     self.shared.begin_programs(&mut publish);
                     connection.publishes.push(publish);
                     connection.session.told(Word::Published(number), &self.shared.context());
@@ -286,11 +288,19 @@ impl<E: Endpoints> Shard<E> {
     }
 
     /// A publish has begun of what the server has fetched by itself, if it is that.
-    fn begin_fetched(&mut self, connection: &Connection<E>, stream: StreamId, publish: &mut Publish, vhost: &Vhost) {
+    fn begin_fetched(
+        &mut self,
+        connection: &Connection<E>,
+        stream: StreamId,
+        publish: &mut Publish,
+        (vhost, resumed): (&Vhost, bool),
+    ) {
         let Some(id) = connection.outbound else { return };
         self.relay.set_linger(stream, vhost.cluster.linger_ms);
-        let lost_ms = self.outbound.get_mut(id).and_then(|outbound| outbound.lost_ms.take());
-        publish.splice = lost_ms.map(|lost_ms| Box::new(Splice::new(lost_ms)));
+        let last = self.outbound.get_mut(id).and_then(|outbound| outbound.lost.take());
+        let by = if resumed { Splice::by_time } else { Splice::by_burst };
+        publish.times = last.map_or([None; 2], |last| last.times);
+        publish.splice = last.map(|last| Box::new(by(last)));
         self.outbound_flows(id);
     }
 
@@ -301,7 +311,21 @@ impl<E: Endpoints> Shard<E> {
         let Some(publish) = found else { return Outcome::Continue };
         let Some(mut splice) = publish.splice.take() else { return Outcome::Continue };
         publish.hear(now_ms);
-        let (tags, done) = splice.take(tag, now_ms);
+        let target = publish.target;
+        let Taken { tags, done, anew } = splice.take(tag, now_ms);
+        if let (true, Target::Home(stream)) = (anew, target) {
+            self.relay.begin_anew(stream);
+            let key = self.relay.stream(stream).map(|stream| stream.key.to_string());
+            let takers = key.map(|key| self.shared.takers(&key, FileEvents::default(), true));
+            if let Some((stream, takers)) = self.relay.stream_mut(stream).zip(takers) {
+                stream.replica.set_takers(takers);
+            }
+        }
+        let goes_on = |tag: &Tag| match target {
+            Target::Home(stream) => !splice.is_by_time() || anew || !self.relay.repeats(stream, tag),
+            Target::Remote { .. } => true,
+        };
+        let tags: Tags = tags.into_iter().filter(goes_on).collect();
         for tag in tags {
             if let Outcome::Close(reason) = self.media(id, connection, number, tag) {
                 return Outcome::Close(reason);

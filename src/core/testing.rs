@@ -40,6 +40,10 @@ impl Endpoints for Silent {
         Vec::new()
     }
 
+    fn pulled(_: &Request, _: &[String], _: &str) -> Vec<Target> {
+        Vec::new()
+    }
+
     fn url_at(_: &Request, _: &Origin) -> String {
         String::new()
     }

@@ -41,6 +41,10 @@ impl Endpoints for All {
         pull::targets(request, way, by_flv, path, place)
     }
 
+    fn pulled(request: &Request, urls: &[String], path: &str) -> Vec<Target> {
+        pull::by_urls(request, urls, path)
+    }
+
     fn url_at(request: &Request, place: &Origin) -> String {
         pull::url_at(request, place)
     }

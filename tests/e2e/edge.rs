@@ -388,3 +388,37 @@ fn an_origin_decides_by_tokens() {
         eventually("their end", || (players(&origin, "x") <= 1).then_some(()));
     }
 }
+
+/// A stream that the configuration says is to be fetched is there without players, on whatever shard, and comes back; a reload
+/// ends it and begins another.
+#[test]
+fn pulls_last_as_long_as_the_server() {
+    let port = free_port();
+    let config = format!("listen 127.0.0.1:{port}; vhost __defaultVhost__ {{ }}");
+    let there = Server::start(&config);
+    let live = Live::start(there.address(), "far", "x", 40, 25, 500);
+    let with = |pulls: &str| web::config("", "", &format!("http_remux {{ enabled on; }} {pulls}"));
+    let pull =
+        |name: &str| format!("pull live/{name} {{ url rtmp://127.0.0.1:1/far/x rtmp://127.0.0.1:{port}/far/x; }}");
+    for shards in [1, 4] {
+        let here = Web { server: Server::shards(shards, &with(&(pull("a") + &pull("b")))) };
+        here.live("a");
+        here.live("b");
+        assert_eq!(fetch(&here, "a")["state"], "playing");
+        let mut player = Peer::play(here.server.address(), "live", "a");
+        player.expect_frames(30);
+        drop(player);
+        here.server.reload(&with(&(pull("b") + &pull("c"))));
+        here.live("c");
+        eventually("the end of one", || fetch(&here, "a").is_null().then_some(()));
+        assert_eq!(fetch(&here, "b")["state"], "playing");
+    }
+    let here = Web { server: Server::start(&with(&pull("a"))) };
+    here.live("a");
+    let mut player = Peer::play(here.server.address(), "live", "a");
+    there.signal("-KILL");
+    drop(live);
+    let again = Server::start(&config);
+    let _live = Live::start(again.address(), "far", "x", 40, 25, 500);
+    player.expect_frames(60);
+}

@@ -1,7 +1,7 @@
 //! Edges whose origins fail, or are no good.
 
 use crate::{
-    edge::{Encoder, fetch, frames, gaps, origin, players, section},
+    edge::{Encoder, content, fetch, frames, gaps, origin, players, section},
     live::Live,
     peer::Peer,
     server::{Server, eventually},
@@ -59,6 +59,35 @@ fn players_stay_when_an_origin_is_killed() {
 fn players_stay_when_an_origin_is_silent() {
     for (shards, protocol) in [(1, "flv"), (2, "rtmp")] {
         goes_on(shards, protocol, |origin| origin.server.signal("-STOP"), 2500);
+    }
+}
+
+/// Where times are the encoder's, the other origin's GOP goes on frame by frame: nothing is missing, and no header comes again.
+#[test]
+fn equal_times_are_spliced_without_a_gap() {
+    for (shards, protocol) in [(1, "rtmp"), (4, "flv"), (2, "rtmp")] {
+        let vhost = "play { atc on; } http_remux { enabled on; wait_stream 20; }";
+        let (first, second) = (Web::start(vhost), Web::start(vhost));
+        let servers = match protocol {
+            "flv" => [first.http(), second.http()],
+            _ => [first.server.address(), second.server.address()],
+        };
+        let cluster = section(&servers, &format!("protocol {protocol}; origin_timeout 1;"));
+        let edge = Web::shards(shards, &format!("play {{ atc on; }} {cluster}"));
+        let _encoder = Encoder::start(&[first.server.address(), second.server.address()], "x");
+        let mut players: Vec<Peer> = (0..4).map(|_| Peer::play(edge.server.address(), "live", "x")).collect();
+        let mut seen: Vec<Vec<(u32, u32)>> = players.iter_mut().map(|player| frames(player, 30)).collect();
+        let had = if crate::edge::players(&first, "x") == 1 { &first } else { &second };
+        had.server.signal("-KILL");
+        for (player, seen) in players.iter_mut().zip(&mut seen) {
+            while seen.len() < 120 {
+                let (_, time, body) = player.expect_media();
+                assert_eq!(body[1], 1, "a header in the middle");
+                seen.push((content(&body), time));
+            }
+            assert!(gaps(seen).is_empty(), "{:?}", gaps(seen));
+            assert!(seen.iter().all(|(content, time)| content == time), "{seen:?}");
+        }
     }
 }
 

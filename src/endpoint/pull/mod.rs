@@ -4,7 +4,7 @@
 
 mod origins;
 
-pub(super) use origins::{redirected, targets, url_at};
+pub(super) use origins::{by_urls, redirected, targets, url_at};
 
 use crate::{
     core::port::{CloseReason, Context, Output, Peer, Request, Session, Target, Way, Word},

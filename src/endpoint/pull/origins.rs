@@ -46,6 +46,35 @@ pub(crate) fn targets(request: &Request, way: Way, by_flv: bool, path: &str, pla
     origins.iter().take(ORIGINS_MAX).map(target).collect()
 }
 
+/// Where a stream is fetched from whose URLs are written down.
+pub(crate) fn by_urls(request: &Request, urls: &[String], path: &str) -> Vec<Target> {
+    let cluster = &request.vhost.cluster;
+    let (patience_ms, one) = (cluster.timeout_ms.min(HANDSHAKE_MS_MAX), urls.len() == 1);
+    let wait_ms = if one { IO_MS_MAX } else { cluster.timeout_ms };
+    let target = |url: &String| {
+        let (host, port, tls, path_there) = match HttpUrl::parse(url) {
+            Some(http) => (http.host, http.port, http.tls, http.target),
+            None => RtmpUrl::parse(url).ok().map(|rtmp| (rtmp.host, rtmp.port, rtmp.tls, format!("/{}", rtmp.app)))?,
+        };
+        let scheme = url.split("://").next().unwrap_or_default();
+        // What may be secret stands in the query, and in names.
+        let path_there = path_there.split('?').next().unwrap_or_default();
+        Some(Target {
+            way: Way::Fetch,
+            request: request.clone(),
+            name: format!("{scheme}://{}{path_there}", authority(&host, port)),
+            host,
+            port,
+            tls,
+            url: url.clone(),
+            path: path.to_owned(),
+            patience_ms,
+            wait_ms,
+        })
+    };
+    urls.iter().take(ORIGINS_MAX).filter_map(target).collect()
+}
+
 /// A stream's URL at another server, for a player: its vhost stands in the query.
 pub(crate) fn url_at(request: &Request, place: &Origin) -> String {
     let address = &request.address;

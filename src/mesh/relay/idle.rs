@@ -35,7 +35,9 @@ impl<P, M: Cargo> Relay<P, M> {
         let (mut late, mut next_ms) = (Vec::new(), u64::MAX);
         for (_, stream) in &mut self.streams {
             let kickoff_ms = stream.linger_ms.or(Some(stream.replica.settings().kickoff_ms).filter(|ms| *ms > 0));
-            let Some(kickoff_ms) = kickoff_ms.filter(|_| stream.publisher.is_some() && stream.is_unseen()) else {
+            let Some(kickoff_ms) =
+                kickoff_ms.filter(|_| stream.publisher.is_some() && stream.is_unseen() && !stream.pinned)
+            else {
                 stream.idle_since_ms = None;
                 continue;
             };

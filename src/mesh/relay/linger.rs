@@ -14,7 +14,7 @@ impl<P, M: Cargo> Relay<P, M> {
     /// that nobody publishes it.
     pub fn release(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(id) else { return };
-        if stream.publisher.is_some() || !stream.is_unseen() || stream.lingers {
+        if stream.publisher.is_some() || !stream.is_unseen() || stream.lingers || stream.pinned {
             return;
         }
         match stream.relay {

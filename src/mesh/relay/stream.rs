@@ -37,6 +37,10 @@ pub struct Stream<P> {
     pub(super) fetch: Fetch,
     /// Its publisher has fetched it, and goes so long after its last player, in ms.
     pub(super) linger_ms: Option<u64>,
+    /// Its publisher has gone, and another one will go on where that was.
+    pub(super) held: bool,
+    /// It is to be there whether anybody plays it or not.
+    pub(super) pinned: bool,
 }
 
 impl<P> Stream<P> {

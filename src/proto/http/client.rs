@@ -114,7 +114,16 @@ impl FlvSession {
         if self.framing.is_none() {
             self.read_head()?;
         }
-        self.unframe()?;
+        loop {
+            // What is whole comes before what is wrong behind it.
+            match self.read_tag()? {
+                None if self.unframe()? => {}
+                found => return Ok(found),
+            }
+        }
+    }
+
+    fn read_tag(&mut self) -> Result<Option<Tag>, ResponseError> {
         if !self.header_seen {
             if self.flv.len() < FLV_HEADER_BYTES {
                 return Ok(None);
@@ -140,8 +149,9 @@ impl FlvSession {
     }
 
     fn read_head(&mut self) -> Result<(), ResponseError> {
-        let Some(end) = self.wire.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
-            return if self.wire.len() > HEAD_BYTES_MAX { Err(ResponseError::Malformed) } else { Ok(()) };
+        let within = &self.wire[..self.wire.len().min(HEAD_BYTES_MAX)];
+        let Some(end) = within.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
+            return if self.wire.len() >= HEAD_BYTES_MAX { Err(ResponseError::Malformed) } else { Ok(()) };
         };
         let whole = String::from_utf8_lossy(&self.wire.split_to(end + 4)).into_owned();
         let head = whole.to_ascii_lowercase();
@@ -162,31 +172,33 @@ impl FlvSession {
         Ok(())
     }
 
-    /// Takes what has come out of its frames.
-    fn unframe(&mut self) -> Result<(), ResponseError> {
-        loop {
-            let now = self.frame.min(self.wire.len());
+    /// Takes more of what has come out of its frame, or begins the next one; tells whether there is any.
+    fn unframe(&mut self) -> Result<bool, ResponseError> {
+        let now = self.frame.min(self.wire.len());
+        if now > 0 {
             self.flv.extend_from_slice(&self.wire.split_to(now));
             self.frame -= now;
-            if self.frame > 0 || self.wire.is_empty() || self.ended {
-                return Ok(());
-            }
-            let behind = self.behind.min(self.wire.len());
-            self.wire.advance(behind);
-            self.behind -= behind;
-            let header = match self.framing {
-                None => return Ok(()),
-                Some(Framing::Plain) => Some((0, self.wire.len(), 0)),
-                Some(Framing::Chunked) => self.chunk_header()?,
-                Some(Framing::WebSocket) => self.message_header()?,
-            };
-            let Some((header, frame, behind)) = header.filter(|_| self.behind == 0) else { return Ok(()) };
-            self.wire.advance(header);
-            (self.frame, self.behind) = (frame, behind);
-            if frame == 0 && self.wire.is_empty() {
-                return Ok(());
-            }
+            return Ok(true);
         }
+        if self.wire.is_empty() || self.ended {
+            return Ok(false);
+        }
+        let behind = self.behind.min(self.wire.len());
+        self.wire.advance(behind);
+        self.behind -= behind;
+        if self.behind > 0 || self.wire.is_empty() {
+            return Ok(false);
+        }
+        let header = match self.framing {
+            None => None,
+            Some(Framing::Plain) => Some((0, self.wire.len(), 0)),
+            Some(Framing::Chunked) => self.chunk_header()?,
+            Some(Framing::WebSocket) => self.message_header()?,
+        };
+        let Some((header, frame, behind)) = header else { return Ok(false) };
+        self.wire.advance(header);
+        (self.frame, self.behind) = (frame, behind);
+        Ok(true)
     }
 
     /// Bytes of the header, of the chunk, and behind it.
