@@ -13,6 +13,7 @@ mod watch;
 use anyhow::{Context, bail};
 use clap::Parser;
 use corecast::{
+    cluster,
     config::{self, Service},
     glue::Server,
     stats::ShardStats,
@@ -65,6 +66,12 @@ enum Command {
     /// Say what this machine lacks for many players, with the fix of each; exit code 1 if the server
     /// cannot run
     Doctor,
+    /// Print the servers of the cluster, by its registry, and what is published at each
+    Cluster {
+        /// Print every stream, not only how many there are
+        #[arg(long)]
+        streams: bool,
+    },
     /// Print every directive with its values, default, variables and effect: conf/full.conf
     Directives,
 }
@@ -88,7 +95,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         return Ok(true);
     }
     let doctor = matches!(arguments.command, Some(Command::Doctor));
-    let cpus = if doctor { Vec::new() } else { as_tested(cores::allowed(arguments.cpus.as_deref())?) };
+    let cluster = matches!(arguments.command, Some(Command::Cluster { .. }));
+    let cpus = if doctor || cluster { Vec::new() } else { as_tested(cores::allowed(arguments.cpus.as_deref())?) };
     let limit = sys::raise_file_limit().max(sys::file_limit_max());
     let parent = std::os::unix::process::parent_id();
     let mut settings = Settings {
@@ -97,11 +105,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         environment_only: arguments.environment,
         lenient: arguments.lenient,
         // doctor compares by itself.
-        descriptors: (!doctor).then(|| Settings::descriptors(limit, cpus.len())),
+        descriptors: (!doctor && !cluster).then(|| Settings::descriptors(limit, cpus.len())),
     };
     let loaded = settings.load()?;
     if !loaded.warnings.is_empty() {
         eprintln!("{}", loaded.warnings);
+    }
+    if let Some(Command::Cluster { streams }) = arguments.command {
+        return print_cluster(&loaded.config, streams);
     }
     if doctor {
         return Ok(doctor::run(u64::from(loaded.config.max_connections), arguments.cpus.as_deref()));
@@ -199,4 +210,23 @@ fn print_banner(server: &Server, cpus: &[usize]) -> std::io::Result<()> {
     writeln!(out, "publish: ffmpeg -re -i FILE -c copy -f flv {scheme}://HOST{port}/live/livestream")?;
     writeln!(out, "play:    ffplay {scheme}://HOST{port}/live/livestream")?;
     out.flush()
+}
+
+/// The servers that the registry knows; tells whether all that stands there is good.
+fn print_cluster(config: &config::Config, streams: bool) -> anyhow::Result<bool> {
+    let Some(registry) = &config.registry else { bail!("the configuration has no `registry`") };
+    let (members, bad) = cluster::survey(registry).map_err(|error| anyhow::anyhow!("the registry: {error}"))?;
+    println!("{:<32} {:<10} {:>8}", "RTMP", "SERVICE", "STREAMS");
+    for member in &members {
+        println!("{:<32} {:<10} {:>8}", member.at, member.service, member.streams.len());
+        for (key, _) in member.streams.iter().filter(|_| streams) {
+            println!("    {key}");
+        }
+    }
+    let count: usize = members.iter().map(|member| member.streams.len()).sum();
+    println!("{} servers, {count} streams", members.len());
+    if bad > 0 {
+        println!("{bad} entries are no good: another version's, or signed with another secret");
+    }
+    Ok(bad == 0)
 }

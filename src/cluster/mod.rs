@@ -6,6 +6,9 @@
 mod coworkers;
 mod entry;
 mod registry;
+mod survey;
+
+pub use survey::{Member, survey};
 
 use crate::{
     config::{Origin, Registry, Vhost},

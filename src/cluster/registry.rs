@@ -26,16 +26,18 @@ use std::{
 };
 
 /// What keys and the channel begin with.
-const PREFIX: &str = "corecast:stream:";
+pub(super) const PREFIX: &str = "corecast:stream:";
 const CHANNEL: &str = "corecast:changes";
 /// How long Redis may take to take a connection, and to answer.
-const TIME_MAX: Duration = Duration::from_secs(1);
+pub(super) const TIME_MAX: Duration = Duration::from_secs(1);
 /// Before it is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Questions and announcements that wait; publishes are looked through anyway at every renewal.
 const JOBS_MAX: usize = 10_000;
 /// Leases that are renewed by one call.
 const BATCH: usize = 200;
+/// All entries are read again so much later, for each of them, at the soonest: a thousand a second and server.
+const SWEEP_PER_ENTRY: Duration = Duration::from_millis(1);
 /// Keys of one step of a scan.
 const SCAN: usize = 1000;
 /// Streams of others that are remembered.
@@ -106,7 +108,9 @@ struct Worker {
     up: Arc<AtomicBool>,
     renew: Instant,
     resync: Instant,
-    /// It has been said that somebody writes what is no entry.
+    /// It has been said that it is not there, and that somebody writes what is no entry.
+    missed: bool,
+    /// See there.
     warned: bool,
 }
 
@@ -142,6 +146,7 @@ impl Link {
             up: Arc::clone(&up),
             renew: now,
             resync: now,
+            missed: false,
             warned: false,
         };
         let listener = (Arc::downgrade(cluster), Arc::clone(&known), Arc::clone(settings));
@@ -240,8 +245,7 @@ impl Worker {
 
     fn lose(&mut self, error: &redis::RedisError) {
         self.retry = Instant::now() + PAUSE;
-        if self.up.swap(false, Ordering::Relaxed) || !self.warned {
-            self.warned = true;
+        if self.up.swap(false, Ordering::Relaxed) || !std::mem::replace(&mut self.missed, true) {
             tracing::warn!("registry: {error}; what runs goes on, and who asks is told what was last known");
         }
     }
@@ -367,20 +371,14 @@ impl Worker {
     /// Learns all that stands there.
     fn resync(&mut self) {
         self.resync = Instant::now() + self.settings.lease / 2;
-        let (mut cursor, mut known) = (0_u64, HashMap::new());
+        let (mut cursor, mut known) = (0, HashMap::new());
         loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(format!("{PREFIX}*")).arg("COUNT").arg(SCAN);
-            let Some((next, keys)) = self.with(|redis| scan.query::<(u64, Vec<String>)>(redis)) else { return };
-            if !keys.is_empty() {
-                let get = redis::cmd("MGET").arg(&keys).to_owned();
-                let Some(values) = self.with(|redis| get.query::<Vec<Option<String>>>(redis)) else { return };
-                for (key, value) in keys.iter().zip(values) {
-                    let (Some(key), Some(value)) = (key.strip_prefix(PREFIX), value) else { continue };
-                    let entry = self.read(key, &value).filter(|entry| entry.service != self.service);
-                    if let Some(entry) = entry.filter(|_| known.len() < KNOWN_MAX) {
-                        known.insert(key.to_owned(), entry);
-                    }
+            let Some((next, found)) = self.with(|redis| scan(redis, cursor)) else { return };
+            for (key, value) in found {
+                let Some(key) = key.strip_prefix(PREFIX) else { continue };
+                let entry = self.read(key, &value).filter(|entry| entry.service != self.service);
+                if let Some(entry) = entry.filter(|_| known.len() < KNOWN_MAX) {
+                    known.insert(key.to_owned(), entry);
                 }
             }
             cursor = next;
@@ -388,8 +386,24 @@ impl Worker {
                 break;
             }
         }
+        // Who is asked for a stream asks Redis: this is for when that is not there. All servers read all entries.
+        let sweep = SWEEP_PER_ENTRY * u32::try_from(known.len()).unwrap_or(u32::MAX);
+        self.resync = self.resync.max(Instant::now() + sweep);
         *lock(&self.known) = known;
     }
+}
+
+/// Some of what stands there, from a place on; where to go on, 0 at the end.
+pub(super) fn scan(redis: &mut Connection, cursor: u64) -> RedisResult<(u64, Vec<(String, String)>)> {
+    let mut scan = redis::cmd("SCAN");
+    scan.arg(cursor).arg("MATCH").arg(format!("{PREFIX}*")).arg("COUNT").arg(SCAN);
+    let (next, keys) = scan.query::<(u64, Vec<String>)>(redis)?;
+    if keys.is_empty() {
+        return Ok((next, Vec::new()));
+    }
+    let values = redis::cmd("MGET").arg(&keys).query::<Vec<Option<String>>>(redis)?;
+    // What has gone meanwhile is not there.
+    Ok((next, keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect()))
 }
 
 fn milliseconds(time: Duration) -> u64 {

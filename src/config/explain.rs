@@ -256,6 +256,8 @@ fn describe(out: &mut String, block: Block, depth: usize) {
             ("", Values::Addresses, Block::Rtmps) => ("# ", "1443 [::]:1443"),
             ("", Values::Text(example) | Values::Secret(example), _) => ("# ", *example),
             ("", Values::Urls, _) => ("# ", "http://127.0.0.1:8085/api/v1/hooks"),
+            ("", Values::Servers | Values::Destinations, _) => ("# ", "10.0.0.1 10.0.0.2:19350"),
+            ("", Values::Streams, _) => ("# ", "rtmp://10.0.0.1/live/livestream"),
             ("", Values::Domains, _) => ("# ", "example.com"),
             ("", Values::Networks, _) => ("# ", "127.0.0.1 10.0.0.0/8"),
             ("", Values::Word(words), _) => ("# ", words.first().copied().unwrap_or_default()),

@@ -36,6 +36,10 @@ pub(super) fn load(loader: &mut Loader, blocks: Vec<Directive>) -> Vec<Pull> {
         let sound = section.loader.faults.len() == faults;
         section.finish();
         loader.explained.push(Line::Close);
+        if name.is_empty() && urls.is_empty() && sound {
+            // As it stands in a list of everything.
+            continue;
+        }
         let split = name.rsplit_once('/').filter(|(app, stream)| !app.is_empty() && !stream.is_empty());
         let Some((app, stream)) = split.filter(|_| !name.contains(['?', ' ', '\\'])) else {
             let word = at.unwrap_or(block.name);

@@ -142,7 +142,7 @@ enum Rpc {
         `code` with status 200; the statuses here are for requests with `Accept: application/problem+json`."),
     paths(
         root, versions, summaries, rusages, self_proc_stats, system_proc_stats, meminfos, authors, features, requests,
-        tests_requests, vhosts, shards, programs, streams, clients, vhost, stream, client, kick, recordings, recordings_of,
+        tests_requests, clusters, vhosts, shards, programs, streams, clients, vhost, stream, client, kick, recordings, recordings_of,
         record, stop_recording,
         raw
     ),

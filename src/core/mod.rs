@@ -59,6 +59,7 @@ use crate::{
 };
 use budget::Budget;
 use connection::Connection;
+use hashbrown::HashSet;
 use images::Images;
 use load::Load;
 use messages::Publisher;
@@ -138,8 +139,10 @@ pub(crate) struct Shard<E: Endpoints> {
     survey: survey::Survey,
     memory: memory::Memory,
     visits: visits::Visits,
-    /// Where publishes are pushed on to.
+    /// Where publishes are pushed on to, and streams are fetched from.
     outbound: Slab<attempt::Outbound>,
+    /// Streams that are fetched, by their keys.
+    fetches: HashSet<String>,
     errands: Vec<Errand>,
     /// Until when the shard's loop sleeps, in ms of the process's clock.
     asleep_until_ms: u64,
@@ -171,6 +174,7 @@ impl<E: Endpoints> Shard<E> {
             memory: memory::Memory::default(),
             visits: visits::Visits::default(),
             outbound: Slab::new(),
+            fetches: HashSet::new(),
             errands: Vec::new(),
             asleep_until_ms: 0,
         };

@@ -135,8 +135,7 @@ impl<E: Endpoints> Shard<E> {
 
     /// Has a stream fetched, so much later, unless it is already.
     pub(super) fn fetch(&mut self, wish: Wish, pause_ms: u64) {
-        let is_it = |outbound: &Outbound| outbound.way == Way::Fetch && outbound.key == wish.request.key;
-        if self.outbound.iter().any(|(_, outbound)| is_it(outbound)) {
+        if !self.fetches.insert(wish.request.key.clone()) {
             return;
         }
         let now_ms = self.shared.now_ms();
@@ -204,6 +203,7 @@ impl<E: Endpoints> Shard<E> {
         if !wanted {
             self.outbound.remove(id);
             if way == Way::Fetch {
+                self.fetches.remove(&key);
                 self.relay.end_fetch(&key);
                 self.shared.shelf.give_up(&key);
             }

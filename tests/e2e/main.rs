@@ -52,6 +52,7 @@ mod programs;
 mod publish;
 mod refer;
 mod registry;
+mod registry_load;
 mod relay;
 mod reload;
 mod rtmps;

@@ -17,20 +17,20 @@ use std::{
 };
 
 /// A Redis of the test's own.
-struct Redis {
-    port: u16,
+pub(crate) struct Redis {
+    pub(crate) port: u16,
     process: Option<std::process::Child>,
     directory: tempfile::TempDir,
 }
 
 impl Redis {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut redis = Self { port: free_port(), process: None, directory: tempfile::tempdir().expect("a directory") };
         redis.run();
         redis
     }
 
-    fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         let mut command = std::process::Command::new("redis-server");
         command.args([
             "--port",
@@ -50,14 +50,14 @@ impl Redis {
     }
 
     /// Ends it; what it knew is lost.
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let mut process = self.process.take().expect("running");
         process.kill().expect("kill");
         process.wait().expect("its end");
     }
 
     /// Asks it, in its inline form.
-    fn ask(&self, line: &str) -> String {
+    pub(crate) fn ask(&self, line: &str) -> String {
         let mut socket = TcpStream::connect(("127.0.0.1", self.port)).expect("Redis");
         socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
         socket.write_all(format!("{line}\r\nQUIT\r\n").as_bytes()).expect("a command");
@@ -67,7 +67,7 @@ impl Redis {
     }
 
     /// Keys of streams.
-    fn streams(&self) -> usize {
+    pub(crate) fn streams(&self) -> usize {
         self.ask("KEYS corecast:stream:*").matches("corecast:stream:").count()
     }
 
@@ -229,4 +229,33 @@ fn a_registry_that_is_not_there() {
     Peer::play(server.server.address(), "live", "x").expect_frames(30);
     assert_eq!(web::get(server.http(), "/live/none.flv").status, 404);
     assert_eq!(metric(&server, "corecast_registry_up"), Some(0));
+}
+
+/// `corecast cluster` shows who has what.
+#[test]
+fn the_cluster_can_be_looked_at() {
+    if !have("redis-server") {
+        return;
+    }
+    let redis = Redis::start();
+    let here = redis.member(1, "", "");
+    let _live = Live::start(here.server.address(), "live", "x", 40, 25, 500);
+    eventually("the lease", || (redis.streams() == 1).then_some(()));
+    redis.ask("SET corecast:stream:bad garbage");
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = directory.path().join("x.conf");
+    let registry = format!("registry redis://127.0.0.1:{};", redis.port);
+    std::fs::write(&config, format!("listen 1; vhost v {{ cluster {{ {registry} }} }}")).expect("write");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_corecast"));
+    let output = command.args(["cluster", "--streams", "-c"]).arg(&config).output().expect("corecast");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for line in [
+        format!("127.0.0.1:{}", here.server.address().port()),
+        "__defaultVhost__/live/x".to_owned(),
+        "1 servers, 1 streams".to_owned(),
+        "1 entries are no good".to_owned(),
+    ] {
+        assert!(text.contains(&line), "{line}: {text}");
+    }
 }

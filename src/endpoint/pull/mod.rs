@@ -10,7 +10,8 @@ use crate::{
     core::port::{CloseReason, Context, Output, Peer, Request, Session, Target, Way, Word},
     proto::{
         amf::Value,
-        flv::Tag,
+        codec::{self, Class},
+        flv::{Tag, TagKind},
         http::{
             self, HttpUrl,
             client::{FlvSession, ResponseError},
@@ -47,6 +48,8 @@ pub(crate) struct PullSession {
     playing: bool,
     /// Media has come, and its end has not.
     publishing: bool,
+    /// Metadata that has come before media.
+    metadata: Option<Tag>,
     /// Since when it waits, in ms of the process's clock.
     since_ms: u64,
     position: u64,
@@ -96,6 +99,7 @@ impl PullSession {
             asks: target.way == Way::Ask,
             playing: false,
             publishing: false,
+            metadata: None,
             since_ms: context.now_ms,
             position: 0,
         })
@@ -153,10 +157,21 @@ impl PullSession {
                 }
             }
             Said::Playing => (self.playing, self.since_ms) = (true, now_ms),
+            Said::Tag(tag) if tag.kind == TagKind::Script => {
+                self.playing = true;
+                let metadata = codec::inspect(tag.kind, &tag.body).class == Class::Metadata;
+                if self.publishing && !is_for_players_alone(&tag.body) {
+                    self.queue.push(Output::Tag(ID, tag));
+                } else if metadata {
+                    // Nobody publishes before there is media.
+                    self.metadata = Some(tag);
+                }
+            }
             Said::Tag(tag) => {
                 self.playing = true;
                 if !std::mem::replace(&mut self.publishing, true) {
                     self.queue.push(Output::Publish(Box::new(self.request.clone())));
+                    self.queue.extend(self.metadata.take().map(|metadata| Output::Tag(ID, metadata)));
                 }
                 self.queue.push(Output::Tag(ID, tag));
             }
@@ -168,6 +183,11 @@ impl PullSession {
             }
         }
     }
+}
+
+/// What servers say to players beside the stream: `|RtmpSampleAccess`, in AMF0.
+fn is_for_players_alone(body: &[u8]) -> bool {
+    body.get(3) == Some(&b'|')
 }
 
 impl Session for PullSession {

@@ -93,6 +93,14 @@ pub(crate) fn redirected(target: &Target, url: &str) -> Option<Target> {
         name,
         ..target.clone()
     };
+    // A path alone is of the same server (RFC 9110 §10.2.2).
+    let absolute = if is_http(&target.url) && url.starts_with('/') && !url.starts_with("//") {
+        let scheme = if target.tls { "https" } else { "http" };
+        format!("{scheme}://{}{url}", authority(&target.host, target.port))
+    } else {
+        url.to_owned()
+    };
+    let url = absolute.as_str();
     if let Some(http) = HttpUrl::parse(url).filter(|_| is_http(&target.url)) {
         let scheme = if http.tls { "https" } else { "http" };
         let name = format!("{scheme}://{}/{}", authority(&http.host, http.port), target.request.address.app);
@@ -188,5 +196,7 @@ mod tests {
         let target = targets(&edge, Way::Fetch, false, "", None).remove(0);
         let found = redirected(&target, "https://b/y.flv?z").unwrap();
         assert_eq!((&*found.host, found.port, found.tls, &*found.url), ("b", 443, true, "https://b/y.flv?z"));
+        assert_eq!(redirected(&target, "/z.flv").map(|found| found.url).as_deref(), Some("http://a:80/z.flv"));
+        assert!(redirected(&target, "//b/z.flv").is_none() && redirected(&target, "").is_none());
     }
 }

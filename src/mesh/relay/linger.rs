@@ -52,7 +52,10 @@ impl<P, M: Cargo> Relay<P, M> {
     }
 
     pub(super) fn forget(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.try_remove(id) else { return };
+        let Some(mut stream) = self.streams.try_remove(id) else { return };
+        if stream.held {
+            stream.replica.end_takers();
+        }
         self.by_key.remove(&stream.key);
         if let Some(relay) = stream.relay {
             self.guests -= 1;
