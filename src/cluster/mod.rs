@@ -24,7 +24,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU16, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// A server that has a stream.
@@ -126,6 +126,11 @@ impl Cluster {
     pub fn registry(&self) -> Option<RegistryState> {
         let (up, known) = self.link()?.state();
         Some(RegistryState { up, own: lock(&self.published).len(), known })
+    }
+
+    /// Nothing is published here any more: has the registry know that, within a time, if it is there.
+    pub fn leave(&self, limit: Duration) -> bool {
+        self.link().filter(|link| link.state().0).is_none_or(|link| link.leave(limit))
     }
 
     fn service(&self) -> &str {
@@ -254,7 +259,7 @@ mod tests {
         assert!(cluster.take_lost(|_| true).is_empty());
         cluster.lose(&key, epoch, "why".to_owned());
         drop(first);
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(2));
         let _second = cluster.announce("v/a/s", false);
         assert!(cluster.take_lost(|_| true).is_empty());
     }

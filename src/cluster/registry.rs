@@ -74,6 +74,8 @@ pub(super) enum Job {
     Find(String, Sender<Option<Place>>),
     /// A publish has begun, or has ended.
     Look,
+    /// Give up what is not published any more, and say so.
+    Leave(mpsc::Sender<()>),
 }
 
 /// See the module.
@@ -175,6 +177,12 @@ impl Link {
         drop(self.jobs.try_send(Job::Look));
     }
 
+    /// Gives up what is not published any more; tells whether that was possible within a time.
+    pub(super) fn leave(&self, limit: Duration) -> bool {
+        let (done, left) = mpsc::channel();
+        self.jobs.try_send(Job::Leave(done)).is_ok() && left.recv_timeout(limit).is_ok()
+    }
+
     fn last_known(&self, key: &str) -> Option<Place> {
         lock(&self.known).get(key).map(|entry| entry.place.clone())
     }
@@ -192,6 +200,11 @@ impl Worker {
             match jobs.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Ok(Job::Find(key, answer)) => self.find(&key, &answer),
                 Ok(Job::Look) => self.renew = Instant::now(),
+                Ok(Job::Leave(done)) => {
+                    self.renew();
+                    // Whoever waits may have given up.
+                    _ = done.send(());
+                }
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return self.give_all_up(),
             }

@@ -42,6 +42,9 @@ type Message = core::ShardMessage<endpoint::All>;
 /// How long the end waits for programs; those that do not end by then are killed.
 const PROGRAMS_STOP: Duration = Duration::from_millis(500);
 
+/// The same for leases in the registry.
+const REGISTRY_STOP: Duration = Duration::from_millis(500);
+
 /// The same for files of segments and recordings.
 const FILES_STOP: Duration = Duration::from_millis(500);
 
@@ -234,6 +237,9 @@ impl Server {
         }
         if !self.shared.writer.flush(FILES_STOP) {
             tracing::warn!("files: not everything could be written before the end");
+        }
+        if !self.shared.cluster.leave(REGISTRY_STOP) {
+            tracing::warn!("registry: not everything could be given up before the end; leases end by themselves");
         }
         self.shared.programs.stop(PROGRAMS_STOP);
         Ok(true)

@@ -89,7 +89,7 @@ fn bad_destinations_cost_the_stream_nothing() {
     };
     said(&format!("127.0.0.1:{shut}"), "refused");
     said(&closes.to_string(), "");
-    said(&hangs.to_string(), "no publish within 10 s");
+    said(&hangs.to_string(), "no publish within 10000 ms");
     said(&garbage.to_string(), "handshake");
     said(&refuses.to_string(), "NetStream.Publish.BadName: not you");
     said("no.such.host.invalid:1935", "");

@@ -259,3 +259,18 @@ fn the_cluster_can_be_looked_at() {
         assert!(text.contains(&line), "{line}: {text}");
     }
 }
+
+/// A server that stops gives its leases up at once.
+#[test]
+fn a_stop_ends_leases() {
+    if !have("redis-server") {
+        return;
+    }
+    let redis = Redis::start();
+    let here = redis.member(2, "", "");
+    let _lives: Vec<Live> =
+        (0..20).map(|n| Live::start(here.server.address(), "live", &format!("s{n}"), 100, 10, 100)).collect();
+    eventually("the leases", || (redis.streams() == 20).then_some(()));
+    let (code, _) = here.server.stop();
+    assert_eq!((code, redis.streams()), (Some(0), 0));
+}
