@@ -189,8 +189,9 @@ impl Held {
         let newest = self.held.iter().rev().find(video)?;
         let outage_ms = self.held[0].at_ms.saturating_sub(self.lost_ms);
         self.held.iter().position(|held| {
+            // Sound may have come behind the newest picture; no picture has.
             let span_ms = u64::from(newest.tag.timestamp.wrapping_sub(held.tag.timestamp));
-            let passed_ms = newest.at_ms - held.at_ms;
+            let passed_ms = newest.at_ms.saturating_sub(held.at_ms);
             held.class == Class::Keyframe && span_ms.saturating_sub(passed_ms) <= outage_ms
         })
     }
@@ -264,6 +265,19 @@ mod tests {
         // With what is kept come two keyframes, of which one is young enough.
         let seen = goes_on(&mut Held::new(9500), stream(1300, 3000));
         assert_eq!((seen[0], seen[1], seen[2]), (0, 1000, 1040));
+    }
+
+    /// Sound comes between pictures, and behind the newest one.
+    #[test]
+    fn sound_beside_pictures_changes_nothing() {
+        for (lost_ms, first) in [(9000, 0), (9800, 1000)] {
+            let with_sound = stream(600, 2000).flat_map(|(tag, at_ms)| {
+                let beside = sound(tag.timestamp + 10);
+                [(tag, at_ms), (beside, at_ms + 7)]
+            });
+            let seen = goes_on(&mut Held::new(lost_ms), with_sound);
+            assert_eq!((seen[0], seen[1], seen[2]), (0, first, if first == 0 { 10 } else { 1010 }));
+        }
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(crate) fn fetch(web: &Web, name: &str) -> Value {
 }
 
 /// The same encoder at several servers: each frame has the same time and content everywhere. 25 frames a second,
-/// keyframes a second apart.
+/// keyframes a second apart, with sound beside each.
 pub(crate) struct Encoder {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -62,14 +62,21 @@ impl Encoder {
         let told = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let started = Instant::now();
-            peers.iter_mut().flatten().for_each(|peer| peer.send(6, 9, 1, 0, AVC_HEADER));
+            for peer in peers.iter_mut().flatten() {
+                peer.send(6, 9, 1, 0, AVC_HEADER);
+                peer.send(4, 8, 1, 0, &[0xAF, 0, 0x12, 0x10]);
+            }
             for frame in 0.. {
                 std::thread::sleep(Duration::from_millis(u64::from(frame * 40)).saturating_sub(started.elapsed()));
                 if told.load(Ordering::Relaxed) {
                     return;
                 }
                 for peer in &mut peers {
-                    let sent = peer.as_mut().map(|peer| peer.try_send_frame(1, frame * 40, frame % 25 == 0, 500));
+                    let sent = peer.as_mut().map(|peer| {
+                        peer.try_send_frame(1, frame * 40, frame % 25 == 0, 500)?;
+                        let [a, b, c, d] = (frame * 40).to_be_bytes();
+                        peer.try_send(4, 8, 1, frame * 40 + 3, &[0xAF, 1, 0, 0, 0, a, b, c, d])
+                    });
                     if sent.is_some_and(|sent| sent.is_err()) {
                         *peer = None;
                     }
@@ -98,8 +105,8 @@ pub(crate) fn content(body: &[u8]) -> u32 {
 pub(crate) fn frames(player: &mut Peer, count: usize) -> Vec<(u32, u32)> {
     let mut seen = Vec::new();
     while seen.len() < count {
-        let (_, time, body) = player.expect_media();
-        if body[1] == 1 {
+        let (kind, time, body) = player.expect_media();
+        if kind == 9 && body[1] == 1 {
             seen.push((content(&body), time));
         }
     }
