@@ -81,7 +81,10 @@ pub fn session(role: Role) -> (Vec<u8>, Vec<u8>) {
             match event {
                 client::Event::Publishing => tags().iter().for_each(|tag| client.send_tag(tag)),
                 client::Event::Playing => client.call("pause", &[Value::Null, Value::Boolean(true)]),
-                client::Event::Status { .. } | client::Event::StreamEof | client::Event::Tag(_) => {}
+                client::Event::Status { .. }
+                | client::Event::Redirect(_)
+                | client::Event::StreamEof
+                | client::Event::Tag(_) => {}
             }
         }
         if round == 15 {
