@@ -324,7 +324,7 @@ known! {
         "protocol" Word(&["rtmp", "flv", "flvs", "rtmps"]), "rtmp", NextPublish,
             "How streams are fetched; rtmps is ours. Publishes go by RTMP, or by RTMPS with rtmps.";
         "follow_client" Flag, "off", NextPublish, "Whether a stream is fetched by HTTP-FLV if its first player takes it so, and else by RTMP.";
-        "token_traverse" Flag, "off", NextConnection, "Whether an origin is asked first whether a player or publisher may.";
+        "token_traverse" Flag, "off", NextConnection, "Whether an origin is asked first, by a play, whether a player may. A publish is taken to an origin in any case, and ends if that refuses it.";
         "vhost" Text("[vhost]"), "[vhost]", NextPublish, "The vhost there, with [vhost] filled in.";
         "debug_srs_upnode" Flag, "on", NextPublish, "Whether origins are told in connect which server this is.";
         "origin_timeout" Decimal("seconds", 1..=600), "3", NextPublish,

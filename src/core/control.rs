@@ -105,6 +105,9 @@ impl<E: Endpoints> Shard<E> {
             for publish in &mut connection.publishes {
                 if let Some(vhost) = vhost(&publish.summary.key) {
                     publish.settings = vhost.publish;
+                    if connection.outbound.is_some() {
+                        publish.be_fetched(vhost);
+                    }
                 }
             }
         }

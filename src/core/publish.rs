@@ -138,6 +138,11 @@ impl Publish {
         Ok(self.summary.count(tag))
     }
 
+    /// It is fetched: how long its origin may be silent is the edge's to say.
+    pub(super) fn be_fetched(&mut self, vhost: &config::Vhost) {
+        self.settings.normal_timeout_ms = u32::try_from(vhost.cluster.timeout_ms).unwrap_or(u32::MAX);
+    }
+
     /// Takes note of it that something has come.
     pub(super) fn hear(&mut self, now_ms: u64) {
         self.heard_ms = Some(now_ms);

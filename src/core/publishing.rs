@@ -73,7 +73,7 @@ impl<E: Endpoints> Shard<E> {
     ) -> Outcome {
         let Request { id: number, ref key, ref vhost, .. } = *request;
         let fetched = connection.outbound.is_some();
-        // Hooks know of what comes in by itself.
+        // Hooks are told of what comes in by itself, not of what the server fetches.
         let on_end = if fetched { AtEnd::default() } else { self.unpublish_event(connection, &request) };
         let settings = stream_settings(vhost);
         let told = self.file_events(connection, &request);
@@ -96,7 +96,7 @@ impl<E: Endpoints> Shard<E> {
             let mut new = Publish::new(serial, number, target, key.clone(), now_ms, vhost.publish, on_end);
             new.for_programs = Some(for_programs);
             if fetched {
-                new.settings.normal_timeout_ms = u32::try_from(vhost.cluster.timeout_ms).unwrap_or(u32::MAX);
+                new.be_fetched(vhost);
             }
             new
         };
@@ -316,7 +316,9 @@ impl<E: Endpoints> Shard<E> {
         if let (true, Target::Home(stream)) = (anew, target) {
             self.relay.begin_anew(stream);
             let key = self.relay.stream(stream).map(|stream| stream.key.to_string());
-            let takers = key.map(|key| self.shared.takers(&key, FileEvents::default(), true));
+            let wish = connection.outbound.and_then(|id| self.outbound.get(id)?.wish.clone());
+            let told = wish.map_or_else(FileEvents::default, |wish| self.file_events(connection, &wish.request));
+            let takers = key.map(|key| self.shared.takers(&key, told, true));
             if let Some((stream, takers)) = self.relay.stream_mut(stream).zip(takers) {
                 stream.replica.set_takers(takers);
             }

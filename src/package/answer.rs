@@ -96,6 +96,10 @@ pub fn is_there(shelf: &Shelf, vhost: &Vhost, path: &str) -> bool {
 /// The stream that is to be fetched since a request is for its playlist, by its key; `None` if there is none, or it is there
 /// already. Of an edge. What is asked for first is waited for from then on.
 pub fn to_fetch(shelf: &Shelf, asked: &Asked<'_>) -> Option<Arc<str>> {
+    // Segments are asked for much more often.
+    if !asked.path.ends_with(".m3u8") && !asked.path.ends_with(".mpd") {
+        return None;
+    }
     let path = format!("{}{}", asked.vhost.name, asked.path);
     let shown = match shelf.find(&path) {
         Some(Item::Playlist(shown)) => shown,

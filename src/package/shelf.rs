@@ -16,7 +16,7 @@ use std::{
     hash::{BuildHasher, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -198,6 +198,8 @@ pub struct Shelf {
     visits: Mutex<HashMap<Box<str>, Arc<Visit>>>,
     doors: OnceLock<(Box<[Door]>, Wake)>,
     serial: AtomicU64,
+    /// Streams that are to be fetched.
+    expected: AtomicUsize,
     bytes: AtomicU64,
     /// Most of them; 0 for no bound.
     limit: AtomicU64,
@@ -211,6 +213,11 @@ impl fmt::Debug for Shelf {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A path as its vhost's requests name it.
+fn below_vhost(path: &str) -> String {
+    path.split_once('/').map_or_else(String::new, |(_, path)| format!("/{path}"))
 }
 
 impl Shelf {
@@ -311,26 +318,14 @@ impl Shelf {
     /// The playlist of a stream that is published from now on, at a path of its vhost.
     pub(super) fn shown(&self, key: &Arc<str>, kind: Kind, path: &str) -> Arc<Shown> {
         let mut streams = lock(&self.streams);
-        let shards = self.doors.get().map_or(0, |(doors, _)| doors.len());
-        let shown = streams.entry((Arc::clone(key), kind)).or_insert_with(|| {
-            Arc::new(Shown {
-                id: self.serial.fetch_add(1, Ordering::Relaxed),
-                key: Arc::clone(key),
-                kind,
-                path: Mutex::default(),
-                window: ArcSwap::default(),
-                live: AtomicBool::new(false),
-                seen_ms: AtomicU64::new(0),
-                expected: AtomicBool::new(false),
-                waits: (0..shards).map(|_| AtomicBool::new(false)).collect(),
-                kept: Mutex::default(),
-            })
-        });
+        let shown = streams.entry((Arc::clone(key), kind)).or_insert_with(|| self.new_shown(key, kind));
         let shown = Arc::clone(shown);
-        *lock(&shown.path) = path.split_once('/').map_or_else(String::new, |(_, path)| format!("/{path}"));
+        *lock(&shown.path) = below_vhost(path);
         // Before anybody can take it for one that is over.
         shown.set_live(true);
-        shown.expected.store(false, Ordering::Relaxed);
+        if shown.expected.swap(false, Ordering::Relaxed) {
+            self.expected.fetch_sub(1, Ordering::Relaxed);
+        }
         drop(streams);
         self.put(path, Item::Playlist(Arc::clone(&shown)));
         shown
@@ -338,13 +333,38 @@ impl Shelf {
 
     /// The playlist of a stream that is to be fetched: whoever asks for it waits. `None` if there are too many such streams.
     pub(super) fn expect(&self, key: &Arc<str>, kind: Kind, path: &str) -> Option<Arc<Shown>> {
-        let expected = |shown: &&Arc<Shown>| shown.expected.load(Ordering::Relaxed);
-        if lock(&self.streams).values().filter(expected).count() >= EXPECTED_MAX {
+        let mut streams = lock(&self.streams);
+        if let Some(shown) = streams.get(&(Arc::clone(key), kind)) {
+            // It has just begun, or has been here.
+            return Some(Arc::clone(shown));
+        }
+        if self.expected.load(Ordering::Relaxed) >= EXPECTED_MAX {
             return None;
         }
-        let shown = self.shown(key, kind, path);
+        let shown = self.new_shown(key, kind);
+        *lock(&shown.path) = below_vhost(path);
+        shown.set_live(true);
         shown.expected.store(true, Ordering::Relaxed);
+        self.expected.fetch_add(1, Ordering::Relaxed);
+        streams.insert((Arc::clone(key), kind), Arc::clone(&shown));
+        self.put(path, Item::Playlist(Arc::clone(&shown)));
         Some(shown)
+    }
+
+    fn new_shown(&self, key: &Arc<str>, kind: Kind) -> Arc<Shown> {
+        let shards = self.doors.get().map_or(0, |(doors, _)| doors.len());
+        Arc::new(Shown {
+            id: self.serial.fetch_add(1, Ordering::Relaxed),
+            key: Arc::clone(key),
+            kind,
+            path: Mutex::default(),
+            window: ArcSwap::default(),
+            live: AtomicBool::new(false),
+            seen_ms: AtomicU64::new(0),
+            expected: AtomicBool::new(false),
+            waits: (0..shards).map(|_| AtomicBool::new(false)).collect(),
+            kept: Mutex::default(),
+        })
     }
 
     /// A stream does not come: whoever waits for its playlists is told.
@@ -366,6 +386,7 @@ impl Shelf {
             }
             !goes
         });
+        self.expected.fetch_sub(gone.len(), Ordering::Relaxed);
         for shown in gone {
             shown.set_live(false);
             let vhost = shown.key.split('/').next().unwrap_or_default();

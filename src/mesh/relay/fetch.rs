@@ -127,13 +127,14 @@ impl<P, M: Cargo> Relay<P, M> {
 
     /// Begins a publish anew whose times do not follow what was there: players go on at its first keyframe.
     pub fn begin_anew(&mut self, id: StreamId) {
+        // Its end forgets that it is fetched.
+        let linger_ms = self.streams.get(id).and_then(|stream| stream.linger_ms);
         let Some(publisher) = self.end(id, true) else { return };
         let Some((key, settings)) =
             self.streams.get(id).map(|stream| (Arc::clone(&stream.key), *stream.replica.settings()))
         else {
             return;
         };
-        let linger_ms = self.streams[id].linger_ms;
         // The name has just become free.
         if self.publish(&key, settings, publisher).is_ok() {
             self.streams[id].linger_ms = linger_ms;
